@@ -1,0 +1,63 @@
+# Crossfade's commands. Each sets up what it needs in .venv first (a moment when all is there): tools/setup.py.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+SETUP  := @command -v $(PYTHON) >/dev/null || { echo "make: no '$(PYTHON)' here: install Python 3.11 or newer," \
+          "or name one: make PYTHON=/path/to/python3 ..." >&2; exit 1; }; $(PYTHON) tools/setup.py
+TREES  := $(wildcard src tests tools bench examples)
+TYPED  := $(wildcard src tests tools bench)
+BENCH  := PYTHONPATH=. $(BIN)/python -m
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock bench bench-switch bench-edge bench-deploy clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+setup: ## Make .venv with all that development needs
+	$(SETUP) dev --debian
+
+demo: ## Show it: a shop under load gets a canary, a bad release, a blue-green switch and a rollback
+	$(SETUP) run
+	@$(BIN)/crossfade demo
+
+test: lint ## Run every check: format, lint, types, layers, tests (15 minutes at most)
+	$(BIN)/python -m pytest
+
+lint: setup ## Run the checks that run nothing: format, lint, types, layers
+	$(BIN)/ruff format --check $(TREES)
+	$(BIN)/ruff check $(TREES)
+	$(BIN)/mypy $(TYPED)
+	$(BIN)/lint-imports
+
+format: setup ## Put the code into its format, and mend what can be mended by rule
+	$(BIN)/ruff check --fix-only $(TREES)
+	$(BIN)/ruff format $(TREES)
+
+# UPGRADE=1 takes the newest versions that pyproject.toml allows; without it what is locked stays.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --only-binary :all: \
+           --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
+lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1: with the newest versions)
+	$(SETUP) lock
+	$(COMPILE) pyproject.toml --extra demo --group build --group dev -o locks/dev.txt
+	$(COMPILE) pyproject.toml --extra demo --group build -c locks/dev.txt -o locks/run.txt
+	$(COMPILE) pyproject.toml --extra demo --extra bench --group build -c locks/dev.txt -o locks/bench.txt
+	$(COMPILE) --group pyproject.toml:build --group pyproject.toml:lock -c locks/dev.txt -o locks/lock.txt
+
+bench: bench-switch bench-edge bench-deploy ## Run all the benches, one after the other
+
+bench-switch: ## How fast and how clean a switch is, beside reloads of nginx and HAProxy and Traefik's file provider
+	$(SETUP) bench
+	$(BENCH) bench.switch
+
+bench-edge: ## What the edge costs a request, beside bare HAProxy, nginx, Envoy, Traefik and Caddy
+	$(SETUP) bench
+	$(BENCH) bench.edge
+
+bench-deploy: ## How long a blue-green deploy takes, and what the server costs when idle
+	$(SETUP) bench
+	$(BENCH) bench.deploy
+
+clean: ## Remove .venv, caches and built files
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +
