@@ -1,0 +1,1 @@
+"""Judging a candidate against limits and, later, against its baseline. Pure."""

@@ -1,0 +1,156 @@
+"""Artifacts, releases, and the window of releases that one can return to."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from crossfade.domain.health import Check, Flow
+from crossfade.domain.traffic import Sticky
+from crossfade.domain.values import Digest, ReleaseNumber, Weight
+
+SMALLEST_WINDOW = 3
+"""A rollback must be possible to at least this many previous releases."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """The immutable output of one build. ``size`` in bytes of its canonical tarball."""
+
+    digest: Digest
+    size: int
+    files: int
+
+
+class WhenUnsure(enum.StrEnum):
+    """What a step does when its time is over and its verdict is neither pass nor fail."""
+
+    HOLD = "hold"
+    PROMOTE = "promote"
+    ROLLBACK = "rollback"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What the candidate must keep to. ``error_rate`` is a share 0…1, ``p99`` seconds; None means no limit.
+
+    Nothing is decided from fewer than ``min_requests`` candidate requests, save that ``min_requests`` x ``error_rate``
+    errors, rounded up, are a breach however few the requests were. Fewer than 3 errors never are.
+    """
+
+    error_rate: float | None = 0.01
+    p99: float | None = None
+    min_requests: int = 50
+    when_unsure: WhenUnsure = WhenUnsure.HOLD
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One rung of a canary. ``duration`` in seconds."""
+
+    weight: Weight
+    duration: float
+
+
+@dataclass(frozen=True, slots=True)
+class BlueGreen:
+    """Switch at once, then watch for ``watch`` seconds before the rollout counts as promoted."""
+
+    watch: float = 10.0
+    limits: Limits = field(default_factory=Limits)
+    manual: bool = False  # wait for `promote` before the switch
+
+
+@dataclass(frozen=True, slots=True)
+class Canary:
+    """Rise through ``steps`` (weights strictly rising, the last may be below 100 %), then promote."""
+
+    steps: tuple[Step, ...]
+    limits: Limits = field(default_factory=Limits)
+
+
+Strategy = BlueGreen | Canary
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseConfig:
+    """What a release runs with in one environment: everything of `crossfade.yaml` that is not a secret.
+
+    ``env`` holds plain variables; secrets of an env_file are kept apart and named by ``secrets`` (a key
+    of the secret store, empty when there are none). Durations are seconds.
+    """
+
+    command: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    secrets: str = ""
+    replicas: int = 1
+    start_timeout: float = 60.0
+    stop_timeout: float = 10.0
+    checks: tuple[Check, ...] = ()
+    check_interval: float = 0.1
+    flows: tuple[Flow, ...] = ()
+    runtime: str = "process"
+    bind: str = "127.0.0.1"
+    port: int = 8080
+    sticky: Sticky = field(default_factory=Sticky)
+    drain_timeout: float = 30.0
+    warm_for: float = 600.0
+    window: int = 5
+    lease: float = 15.0
+    request_timeout: float = 60.0
+    strategy: Strategy = field(default_factory=BlueGreen)
+
+    @property
+    def url(self) -> str:
+        """How this machine reaches the environment's edge."""
+        anywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - read, not bound
+        host = anywhere.get(self.bind) or (f"[{self.bind}]" if ":" in self.bind else self.bind)
+        return f"http://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Artifact + configuration, numbered per service. ``created`` is epoch seconds."""
+
+    number: ReleaseNumber
+    digest: Digest
+    config: ReleaseConfig
+    created: float
+    label: str = ""
+    """What a person calls it: a tag, a commit, or nothing."""
+
+
+class Standing(enum.StrEnum):
+    """Where a release stands in its environment."""
+
+    LIVE = "live"
+    WARM = "warm"
+    CANDIDATE = "candidate"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Restorable:
+    """Whether a release can be brought back, with every reason why not."""
+
+    number: ReleaseNumber
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        return not self.reasons
+
+
+def window(promoted: Sequence[ReleaseNumber], live: ReleaseNumber | None, size: int) -> tuple[ReleaseNumber, ...]:
+    """The releases one may return to, newest promotion first: the last ``size`` distinct ones that were live before.
+
+    ``promoted`` lists promotions in time order (a release appears again when it is rolled back to). Releases that were
+    never promoted are not in it: nobody has seen them work. ``size`` below 3 is raised to 3.
+    """
+    kept: list[ReleaseNumber] = []
+    for number in reversed(promoted):
+        if number != live and number not in kept:
+            kept.append(number)
+    return tuple(kept[: max(size, SMALLEST_WINDOW)])

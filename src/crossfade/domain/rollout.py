@@ -1,0 +1,440 @@
+"""A rollout as a pure state machine: ``decide(state, event, now) -> (state, actions)``.
+
+::
+
+    preparing ─ checking ─ connecting ─ ready ─┬─ shifting (canary: step after step) ─┬─ promoting ─ promoted
+        │          │            │         │    └─ watching (blue-green: all at once) ──┤
+        └──────────┴────────────┴─────────┴──────────────────────── rolling-back ──────┴─ rolled-back
+
+Laws (each a property test): weights sum to 10 000; a failed verdict never raises the candidate's weight; an event
+that was seen changes nothing; every state reaches an end; before `promoting` every state can return to the baseline.
+`promoting` is the point of no return of this rollout: from there one goes back by another rollout, a rollback.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from crossfade.domain.actions import (
+    Action,
+    ClearSlot,
+    Close,
+    Commit,
+    Connect,
+    Discard,
+    Probe,
+    SetSplit,
+    Snapshot,
+    StartReplicas,
+)
+from crossfade.domain.analysis.judge import Finding, Verdict
+from crossfade.domain.errors import Refused
+from crossfade.domain.release import BlueGreen, Canary, Limits, Strategy, WhenUnsure
+from crossfade.domain.traffic import Slot, Split
+from crossfade.domain.values import EVERYTHING, NOTHING, EnvKey, ReleaseNumber, Weight, show_duration
+
+MOST_LAPSES = 3
+"""How often a lease may lapse in one rollout before it is taken back: a control plane that keeps dying can't judge."""
+
+MOST_UNHEALTHY = 3
+"""Consecutive unhealthy observations of a serving candidate that pull the rollback."""
+
+MOST_RESTARTS = 3
+"""Restarts of one replica before it becomes healthy that end the wait: it will not get better."""
+
+
+class Kind(enum.StrEnum):
+    """What the rollout is for. A rollback skips probes and the watch: the release has been live before."""
+
+    DEPLOY = "deploy"
+    ROLLBACK = "rollback"
+
+
+class Phase(enum.StrEnum):
+    """Where a rollout is."""
+
+    PREPARING = "preparing"
+    CHECKING = "checking"
+    CONNECTING = "connecting"
+    READY = "ready"
+    SHIFTING = "shifting"
+    WATCHING = "watching"
+    PROMOTING = "promoting"
+    ROLLING_BACK = "rolling-back"
+    PROMOTED = "promoted"
+    ROLLED_BACK = "rolled-back"
+
+    @property
+    def ended(self) -> bool:
+        return self in (Phase.PROMOTED, Phase.ROLLED_BACK)
+
+
+class Command(enum.StrEnum):
+    """What a person may order."""
+
+    PROMOTE = "promote"
+    PAUSE = "pause"
+    RESUME = "resume"
+    ABORT = "abort"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What was decided before the rollout began; never changes. Durations in seconds."""
+
+    key: EnvKey
+    kind: Kind
+    candidate: ReleaseNumber
+    baseline: ReleaseNumber | None
+    slot: Slot
+    strategy: Strategy
+    start_timeout: float = 60.0
+
+    @property
+    def home(self) -> Split:
+        """The split to return to: all traffic on the baseline's slot."""
+        return Split.wholly(self.slot.other if self.baseline is not None else self.slot)
+
+    @property
+    def limits(self) -> Limits:
+        return self.strategy.limits
+
+
+@dataclass(frozen=True, slots=True)
+class Rollout:
+    """The state. ``weight`` is the candidate's share as last set; ``entered`` when the phase or step began (epoch s)."""
+
+    id: int
+    plan: Plan
+    phase: Phase = Phase.PREPARING
+    step: int = 0
+    weight: Weight = NOTHING
+    began: float = 0.0
+    entered: float = 0.0
+    observed: float = 0.0
+    paused: float | None = None
+    pending: tuple[Action, ...] = ()
+    sequence: int = 0
+    verdict: Verdict | None = None
+    waiting: str = ""
+    unhealthy: int = 0
+    lapses: int = 0
+    reason: str = ""
+    detail: tuple[str, ...] = ()
+    seen: tuple[str, ...] = ()
+    by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An action was carried out."""
+
+    action: str
+    kind: Literal["done"] = "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An action could not be carried out: ``reason`` in a sentence, ``detail`` as lines (the last log lines, say)."""
+
+    action: str
+    reason: str
+    detail: tuple[str, ...] = ()
+    kind: Literal["failed"] = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was seen at ``at``: ``faults`` of the candidate's health, empty when all its replicas are healthy.
+
+    ``restarts``: the most often that one of its replicas ended by itself. ``lapsed``: the edge took the weight back
+    because the lease ran out. ``verdict``: of the judge, over the current step; None while nothing is judged.
+    """
+
+    at: float
+    faults: tuple[str, ...] = ()
+    restarts: int = 0
+    lapsed: bool = False
+    verdict: Verdict | None = None
+    detail: tuple[str, ...] = ()
+    kind: Literal["observed"] = "observed"
+
+
+@dataclass(frozen=True, slots=True)
+class Ordered:
+    """A person's command. ``id`` is unique; ``by`` says who."""
+
+    id: str
+    command: Command
+    by: str
+    kind: Literal["ordered"] = "ordered"
+
+
+Event = Done | Failed | Observed | Ordered
+
+
+def begin(id: int, plan: Plan, now: float) -> tuple[Rollout, tuple[Action, ...]]:
+    """A new rollout with its first actions."""
+    state = Rollout(id=id, plan=plan, began=now, entered=now)
+    state = _queue(
+        state,
+        lambda i: Snapshot(i, "begin"),
+        lambda i: ClearSlot(i, plan.slot, plan.candidate),
+        lambda i: StartReplicas(i, plan.slot, plan.candidate),
+    )
+    return state, state.pending
+
+
+def decide(state: Rollout, event: Event, now: float) -> tuple[Rollout, tuple[Action, ...]]:
+    """The next state, and the actions that are to be carried out in order.
+
+    An event that was seen before, or that is about something else, returns the state as it was. ``now`` is
+    epoch seconds. Raises Refused for a command that the state does not allow, saying what is possible instead.
+    """
+    if state.phase.ended:
+        return state, ()
+    match event:
+        case Done(action=action):
+            if not state.pending or state.pending[0].id != action:
+                return state, state.pending
+            state = _done(state, state.pending[0], now)
+        case Failed():
+            if not state.pending or state.pending[0].id != event.action:
+                return state, state.pending
+            state = _failed(state, state.pending[0], event, now)
+        case Observed():
+            if event.at <= state.observed:
+                return state, state.pending
+            state = _observed(replace(state, observed=event.at, verdict=event.verdict or state.verdict), event, now)
+        case Ordered():
+            if event.id in state.seen:
+                return state, state.pending
+            allow(state, event.command)
+            state = _ordered(replace(state, seen=(*state.seen, event.id)), event, now)
+    return state, state.pending
+
+
+def allow(state: Rollout, command: Command) -> None:
+    """Raises Refused when the command makes no sense now."""
+    name = f"rollout #{state.id}"
+    if state.phase.ended:
+        raise Refused(f"{name} has ended ({state.phase}).", hint="To go back, use `crossfade rollback`.")
+    if state.phase is Phase.ROLLING_BACK:
+        raise Refused(f"{name} is already going back: {state.reason}.", hint="See `crossfade status`.")
+    if state.phase is Phase.PROMOTING:
+        raise Refused(f"{name} is past its point of no return: {state.plan.candidate} has all the traffic.",
+                      hint="Use `crossfade rollback` when it has ended.")  # fmt: skip
+    match command:
+        case Command.PAUSE if state.paused is not None:
+            raise Refused(f"{name} is paused already.", hint="`crossfade resume` lets it go on.")
+        case Command.RESUME if state.paused is None:
+            raise Refused(f"{name} is not paused.", hint="See `crossfade status`.")
+        case Command.PROMOTE if state.phase in (Phase.PREPARING, Phase.CHECKING, Phase.CONNECTING):
+            raise Refused(
+                f"{name} cannot be promoted yet: {state.plan.candidate} has not passed its health checks.",
+                hint="See `crossfade status`.",
+            )
+        case _:
+            pass
+
+
+# --- what follows from each event
+
+
+def _done(state: Rollout, action: Action, now: float) -> Rollout:
+    state = replace(state, pending=state.pending[1:])
+    if isinstance(action, SetSplit):
+        state = replace(state, entered=now, unhealthy=0)
+    if state.pending:
+        return state
+    match state.phase:
+        case Phase.PREPARING:
+            return _enter(state, Phase.CHECKING, now)
+        case Phase.CONNECTING:
+            return _go_on(_enter(state, Phase.READY, now), now)
+        case Phase.PROMOTING:
+            return _enter(state, Phase.PROMOTED, now)
+        case Phase.ROLLING_BACK:
+            return _enter(state, Phase.ROLLED_BACK, now)
+        case _:
+            return state
+
+
+def _failed(state: Rollout, action: Action, event: Failed, now: float) -> Rollout:
+    if state.phase is Phase.ROLLING_BACK and not isinstance(action, SetSplit):
+        # The traffic is home. What can't be tidied must not keep the environment from being free again.
+        return _done(replace(state, detail=(*state.detail, f"left undone: {event.reason}")), action, now)
+    if state.phase in (Phase.ROLLING_BACK, Phase.PROMOTING):
+        # No way but forward: the same action stays first and is tried again.
+        return replace(state, waiting=f"tries again: {event.reason}")
+    return _go_back(state, event.reason, event.detail, now)
+
+
+def _observed(state: Rollout, event: Observed, now: float) -> Rollout:
+    if state.pending:
+        return state
+    match state.phase:
+        case Phase.CHECKING:
+            return _checked(state, event, now)
+        case Phase.READY:
+            return _go_on(state, now)
+        case Phase.SHIFTING | Phase.WATCHING:
+            return _guarded(state, event, now)
+        case _:
+            return state
+
+
+def _checked(state: Rollout, event: Observed, now: float) -> Rollout:
+    candidate = state.plan.candidate
+    if not event.faults:
+        plan = state.plan
+        state = _enter(state, Phase.CONNECTING, now)
+        state = _queue(state, lambda i: Connect(i, plan.slot, candidate))
+        if plan.kind is Kind.DEPLOY:
+            state = _queue(state, lambda i: Probe(i, plan.slot, candidate))
+        return state
+    if event.restarts >= MOST_RESTARTS:
+        why = f"{candidate} keeps exiting ({event.restarts} times): {event.faults[0]}"
+        return _go_back(state, why, (*event.faults[1:], *event.detail), now)
+    if now - state.entered >= state.plan.start_timeout:
+        why = f"{candidate} did not get healthy within {show_duration(state.plan.start_timeout)}: {event.faults[0]}"
+        return _go_back(state, why, (*event.faults[1:], *event.detail), now)
+    return replace(state, waiting=f"until {candidate} is healthy: {event.faults[0]}")
+
+
+def _guarded(state: Rollout, event: Observed, now: float) -> Rollout:
+    candidate = state.plan.candidate
+    verdict = event.verdict
+    if verdict is not None and verdict.finding is Finding.FAIL:
+        return _go_back(state, verdict.sentence, event.detail, now)
+    if event.faults:
+        state = replace(state, unhealthy=state.unhealthy + 1, waiting=f"{candidate} is unhealthy: {event.faults[0]}")
+        if state.unhealthy >= MOST_UNHEALTHY:
+            return _go_back(state, f"{candidate} became unhealthy: {event.faults[0]}", event.detail, now)
+        return state
+    state = replace(state, unhealthy=0)
+    if event.lapsed:
+        state = replace(state, lapses=state.lapses + 1)
+        if state.lapses > MOST_LAPSES:
+            return _go_back(state, f"the lease lapsed {state.lapses} times: the control plane keeps stopping", (), now)
+        # The edge took the weight back while nobody watched; the step is done again from its beginning.
+        return _move(state, state.weight, f"step-{state.step}-again-{state.lapses}")
+    return _go_on(state, now)
+
+
+def _ordered(state: Rollout, event: Ordered, now: float) -> Rollout:
+    match event.command:
+        case Command.ABORT:
+            return _go_back(state, f"aborted by {event.by}", (), now)
+        case Command.PAUSE:
+            return replace(state, paused=now, waiting=f"paused by {event.by}", by=event.by)
+        case Command.RESUME:
+            assert state.paused is not None
+            rested = now - max(state.paused, state.entered)
+            state = replace(state, paused=None, waiting="", entered=state.entered + max(0.0, rested), by=event.by)
+            return state if state.pending else _go_on(state, now)
+        case Command.PROMOTE:
+            return _promote(replace(state, paused=None, by=event.by), f"promoted by {event.by}", now)
+
+
+# --- the strategies
+
+
+def _go_on(state: Rollout, now: float) -> Rollout:
+    """Advance when time and verdict allow it; else say what the rollout waits for."""
+    if state.paused is not None:
+        return replace(state, waiting=state.waiting or "paused")
+    plan = state.plan
+    if state.phase is Phase.READY:
+        if plan.baseline is None or plan.kind is Kind.ROLLBACK:
+            return _promote(state, "", now)
+        if isinstance(plan.strategy, BlueGreen):
+            if plan.strategy.manual:
+                return replace(state, waiting="until somebody promotes it: `crossfade promote`")
+            return _move(_enter(state, Phase.WATCHING, now), EVERYTHING, "switch")
+        return _step(state, 0, now)
+    left = state.entered + _duration(state) - now
+    if left > 0:
+        return replace(state, waiting=f"{show_duration(_duration(state))} at {state.weight}")
+    if isinstance(plan.strategy, BlueGreen):
+        # The watch is there to pull back; nobody may have asked anything of a quiet service in its time.
+        return _promote(state, "", now)
+    finding = state.verdict.finding if state.verdict else Finding.NO_DATA
+    if finding is not Finding.PASS:
+        said = state.verdict.sentence if state.verdict else "no verdict yet"
+        match plan.limits.when_unsure:
+            case WhenUnsure.HOLD:
+                return replace(state, waiting=f"holds at {state.weight}: {finding}: {said}")
+            case WhenUnsure.ROLLBACK:
+                return _go_back(state, f"{finding} at {state.weight} when the step was over: {said}", (), now)
+            case WhenUnsure.PROMOTE:
+                pass
+    return _step(state, state.step + 1, now)
+
+
+def _duration(state: Rollout) -> float:
+    match state.plan.strategy:
+        case BlueGreen(watch=watch):
+            return watch
+        case Canary(steps=steps):
+            return steps[min(state.step, len(steps) - 1)].duration
+
+
+def _step(state: Rollout, step: int, now: float) -> Rollout:
+    strategy = state.plan.strategy
+    assert isinstance(strategy, Canary)
+    if step >= len(strategy.steps):
+        return _promote(state, "", now)
+    state = replace(_enter(state, Phase.SHIFTING, now), step=step)
+    return _move(state, strategy.steps[step].weight, f"step-{step}")
+
+
+def _move(state: Rollout, weight: Weight, label: str) -> Rollout:
+    """Set the candidate's weight under a lease, with the signals read just before, from which the step is judged."""
+    split = Split.giving(state.plan.slot, weight)
+    state = replace(state, weight=weight, verdict=None, waiting="")
+    return _queue(state, lambda i: Snapshot(i, label), lambda i: SetSplit(i, split, state.plan.home))
+
+
+def _promote(state: Rollout, reason: str, now: float) -> Rollout:
+    plan = state.plan
+    state = replace(_enter(state, Phase.PROMOTING, now), weight=EVERYTHING, reason=reason, pending=())
+    return _queue(
+        state,
+        lambda i: Snapshot(i, "promote"),
+        lambda i: SetSplit(i, Split.wholly(plan.slot), None),
+        lambda i: Commit(i, plan.slot, plan.candidate),
+        lambda i: Snapshot(i, "end"),
+        Close,
+    )
+
+
+def _go_back(state: Rollout, reason: str, detail: tuple[str, ...], now: float) -> Rollout:
+    """All traffic home first, everything else after it."""
+    plan = state.plan
+    state = replace(
+        _enter(state, Phase.ROLLING_BACK, now), reason=reason, detail=detail, weight=NOTHING, paused=None, pending=()
+    )
+    return _queue(
+        state,
+        lambda i: SetSplit(i, plan.home, None),
+        lambda i: Snapshot(i, "end"),
+        lambda i: Discard(i, plan.slot, plan.candidate),
+        Close,
+    )
+
+
+def _enter(state: Rollout, phase: Phase, now: float) -> Rollout:
+    return replace(state, phase=phase, entered=now, waiting="", unhealthy=0)
+
+
+def _queue(state: Rollout, *makers: Callable[[str], Action]) -> Rollout:
+    made: list[Action] = []
+    sequence = state.sequence
+    for make in makers:
+        sequence += 1
+        made.append(make(f"{state.id}.{sequence}"))
+    return replace(state, pending=(*state.pending, *made), sequence=sequence)

@@ -1,0 +1,95 @@
+"""Signals: counted facts about both slots, and what follows from the difference of two readings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from crossfade.domain.analysis import latency
+from crossfade.domain.analysis.judge import ArmFacts
+from crossfade.domain.traffic import Counters, Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Latencies:
+    """A histogram of sampled request latencies: counts by bucket of `domain.analysis.latency`.
+
+    Sampled, so shares are meaningful, totals are not.
+    """
+
+    counts: tuple[tuple[int, int], ...] = ()
+
+    def since(self, earlier: Latencies) -> Latencies:
+        return Latencies(latency.subtract(self.counts, earlier.counts))
+
+    def plus(self, other: Latencies) -> Latencies:
+        return Latencies(latency.add(self.counts, other.counts))
+
+    def quantile(self, q: float) -> float | None:
+        """Seconds; None without samples."""
+        return latency.quantile(dict(self.counts), q)
+
+    @property
+    def samples(self) -> int:
+        return sum(count for _, count in self.counts)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """One failed request: when it ended (epoch s), in which slot (None: the edge itself), and why.
+
+    ``status`` is what the client got (0: nothing). ``cause`` is a name of `Counters.by_cause`; ``transport`` means
+    that no answer of the application's came through: the connection was refused or broke, or there was no server.
+    """
+
+    at: float
+    slot: Slot | None
+    status: int
+    cause: str
+    transport: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What an environment's clients saw up to ``at`` (epoch seconds), per slot, since ``segment`` began.
+
+    Differences are meaningful between readings of the same ``segment`` only; the segment changes when
+    the source lost its counts. ``edge`` are requests that no slot served (no server, bad request).
+    """
+
+    at: float
+    segment: str
+    slots: Mapping[Slot, Counters]
+    edge: Counters = field(default_factory=Counters)
+    latencies: Mapping[Slot, Latencies] = field(default_factory=dict)
+
+    def since(self, earlier: Reading | None) -> Reading:
+        """What came after ``earlier``; everything of this segment when the counts were lost in between."""
+        if earlier is None or earlier.segment != self.segment:
+            return self
+        return Reading(
+            self.at,
+            self.segment,
+            {slot: c.since(earlier.slots.get(slot, Counters())) for slot, c in self.slots.items()},
+            self.edge.since(earlier.edge),
+            {slot: h.since(earlier.latencies.get(slot, Latencies())) for slot, h in self.latencies.items()},
+        )
+
+    def facts(self, slot: Slot) -> ArmFacts:
+        """This reading's counts of one slot, as the judge takes them."""
+        counters = self.slots.get(slot, Counters())
+        histogram = self.latencies.get(slot, Latencies())
+        return ArmFacts(
+            counters.requests, counters.errors, histogram.quantile(0.5), histogram.quantile(0.99), histogram.samples
+        )
+
+    def total(self) -> ArmFacts:
+        """Both slots and the edge's own answers together."""
+        counters = self.edge
+        histogram = Latencies()
+        for slot in self.slots:
+            counters = counters.plus(self.slots[slot])
+            histogram = histogram.plus(self.latencies.get(slot, Latencies()))
+        return ArmFacts(
+            counters.requests, counters.errors, histogram.quantile(0.5), histogram.quantile(0.99), histogram.samples
+        )

@@ -1,0 +1,148 @@
+"""Where traffic goes: slots, the split between them, who is admitted, and for how long."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Final, Self
+
+from crossfade.domain.errors import Invalid
+from crossfade.domain.values import EVERYTHING, FULL, NOTHING, Weight
+
+PREVIEW_HEADER: Final = "X-Crossfade-Preview"
+"""The request header whose secret value reaches a candidate whatever the weights."""
+
+
+class Slot(enum.StrEnum):
+    """The two identical halves of an environment."""
+
+    BLUE = "blue"
+    GREEN = "green"
+
+    @property
+    def other(self) -> Slot:
+        return Slot.GREEN if self is Slot.BLUE else Slot.BLUE
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How one environment's traffic is divided. ``blue`` and ``green`` always sum to 10 000.
+
+    Stored as green's weight alone, so that the edge keeps it in one map entry and no reader
+    can ever see a sum other than 10 000.
+    """
+
+    green: Weight
+
+    @property
+    def blue(self) -> Weight:
+        return self.green.rest
+
+    def of(self, slot: Slot) -> Weight:
+        return self.green if slot is Slot.GREEN else self.blue
+
+    @classmethod
+    def giving(cls, slot: Slot, weight: Weight) -> Self:
+        """The split in which ``slot`` has ``weight`` and the other slot the rest."""
+        return cls(weight if slot is Slot.GREEN else weight.rest)
+
+    @classmethod
+    def wholly(cls, slot: Slot) -> Self:
+        return cls.giving(slot, EVERYTHING)
+
+    def admits(self, bucket: int) -> Slot:
+        """The slot that serves a bucket 0 … 9999: green below its weight, else blue.
+
+        Buckets are admitted to green from the bottom and to blue from the top, so raising either
+        slot's weight never evicts a bucket that it already serves.
+        """
+        if not 0 <= bucket < FULL:
+            raise Invalid("bucket", bucket, "a whole number from 0 to 9999")
+        return Slot.GREEN if bucket < self.green.bp else Slot.BLUE
+
+    @property
+    def active(self) -> Slot | None:
+        """The slot with all the traffic; None while it is divided."""
+        if self.green == EVERYTHING:
+            return Slot.GREEN
+        if self.green == NOTHING:
+            return Slot.BLUE
+        return None
+
+    def __str__(self) -> str:
+        return f"blue {self.blue} · green {self.green}"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Until ``expires`` (epoch seconds) the split may stand; after it the edge itself returns to ``fallback``."""
+
+    expires: float
+    fallback: Split
+
+
+class StickyBy(enum.StrEnum):
+    """What a client's bucket comes from."""
+
+    EDGE_COOKIE = "edge-cookie"  # drawn at random by the edge, kept in its own cookie while traffic is divided
+    HEADER = "header"  # a hash of a request header
+    COOKIE = "cookie"  # a hash of an application's cookie
+    NOTHING = "nothing"  # drawn anew for each request
+
+
+@dataclass(frozen=True, slots=True)
+class Sticky:
+    """How requests of one client keep their bucket. ``name`` is the header or cookie, empty otherwise."""
+
+    by: StickyBy = StickyBy.EDGE_COOKIE
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A replica as the edge sees it."""
+
+    name: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Exact counts of one slot since the edge's segment began; only ever compared by difference.
+
+    ``requests``: responses sent. ``errors``: failed requests as clients saw them (5xx of the application
+    or the edge, and broken responses), each counted once. ``by_cause``: named parts of ``errors``.
+    ``retries``: requests the edge sent again. ``open``: requests and connections in flight (a gauge).
+    """
+
+    requests: int = 0
+    errors: int = 0
+    retries: int = 0
+    open: int = 0
+    by_cause: tuple[tuple[str, int], ...] = ()
+
+    def since(self, earlier: Counters) -> Counters:
+        """What came after ``earlier``; gauges stay as they are now. Never negative."""
+        before = dict(earlier.by_cause)
+        return Counters(
+            requests=max(0, self.requests - earlier.requests),
+            errors=max(0, self.errors - earlier.errors),
+            retries=max(0, self.retries - earlier.retries),
+            open=self.open,
+            by_cause=tuple(
+                (cause, count - before.get(cause, 0)) for cause, count in self.by_cause if count > before.get(cause, 0)
+            ),
+        )
+
+    def plus(self, other: Counters) -> Counters:
+        causes = dict(self.by_cause)
+        for cause, count in other.by_cause:
+            causes[cause] = causes.get(cause, 0) + count
+        return Counters(
+            requests=self.requests + other.requests,
+            errors=self.errors + other.errors,
+            retries=self.retries + other.retries,
+            open=other.open,
+            by_cause=tuple(sorted(causes.items())),
+        )
