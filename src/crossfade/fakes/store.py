@@ -1,0 +1,190 @@
+"""The twin of the ledger: the same promises, in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from crossfade.domain import rollout as machine
+from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
+from crossfade.domain.errors import Busy, NotFound
+from crossfade.domain.release import Release, ReleaseConfig
+from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
+from crossfade.domain.traffic import Slot
+from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
+from crossfade.ports import Reading
+
+
+class FakeStore:
+    """`ports.Store` in memory."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._environments: dict[EnvKey, Environment] = {}
+        self._slots: dict[tuple[EnvKey, Slot], Occupant] = {}
+        self._releases: dict[tuple[str, int], tuple[EnvKey, Release]] = {}
+        self._rollouts: dict[int, Rollout] = {}
+        self._begun: dict[int, tuple[int, str]] = {}
+        self._closed: dict[int, float] = {}
+        self._receipts: dict[int, Mapping[str, Any]] = {}
+        self._journal: dict[int, list[Entry]] = {}
+        self._orders: list[tuple[int, Ordered]] = []
+        self._readings: dict[int, dict[str, Reading]] = {}
+        self._promotions: list[tuple[EnvKey, ReleaseNumber, int]] = []
+        self._retirements: dict[int, Retirement] = {}
+        self._serial = 0
+
+    def environment(self, key: EnvKey) -> Environment | None:
+        with self._lock:
+            found = self._environments.get(key)
+            if found is None:
+                return None
+            return replace(found, slots={s: o for (k, s), o in self._slots.items() if k == key})
+
+    def environments(self) -> tuple[Environment, ...]:
+        with self._lock:
+            found = (self.environment(key) for key in sorted(self._environments, key=str))
+            return tuple(environment for environment in found if environment is not None)
+
+    def occupy(self, key: EnvKey, slot: Slot, occupant: Occupant | None) -> None:
+        with self._lock:
+            self._slots.pop((key, slot), None)
+            if occupant is not None:
+                self._slots[key, slot] = occupant
+
+    def add_release(self, key: EnvKey, digest: Digest, config: ReleaseConfig, label: str, now: float) -> Release:
+        with self._lock:
+            highest = max((n for service, n in self._releases if service == key.service), default=0)
+            release = Release(ReleaseNumber(highest + 1), digest, config, now, label)
+            self._releases[key.service, highest + 1] = (key, release)
+            return release
+
+    def release(self, service: str, number: ReleaseNumber) -> Release:
+        found = self._releases.get((service, number.n))
+        if found is None:
+            raise NotFound(f"{service} has no release {number}.", hint="`crossfade releases` lists them.")
+        return found[1]
+
+    def releases(self, key: EnvKey) -> tuple[Release, ...]:
+        with self._lock:
+            mine = [release for k, release in self._releases.values() if k == key]
+        return tuple(sorted(mine, key=lambda release: release.number, reverse=True))
+
+    def promotions(self, key: EnvKey) -> tuple[ReleaseNumber, ...]:
+        return tuple(number for k, number, _ in self._promotions if k == key)
+
+    def refuse_if_held(self, key: EnvKey) -> None:
+        found = self._environments.get(key)
+        if found is None or found.holder is None:
+            return
+        state, (_, by) = self._rollouts[found.holder], self._begun[found.holder]
+        raise Busy(
+            f"{key} is held by rollout #{state.id} of {state.plan.candidate}, begun by {by}, "
+            f"now {state.phase} at {state.weight}.",
+            hint="Wait for it (`--wait`), see `crossfade status`, or end it with `crossfade abort`.",
+            rollout=state.id,
+            by=by,
+        )
+
+    def begin(self, plan: Plan, by: str, now: float) -> Rollout:
+        with self._lock:
+            self.refuse_if_held(plan.key)
+            found = self._environments.get(plan.key) or Environment(plan.key)
+            number = len(self._rollouts) + 1
+            state, _ = machine.begin(number, plan, now)
+            self._rollouts[number] = state
+            self._begun[number] = (found.fence + 1, by)
+            self._environments[plan.key] = replace(found, holder=number, fence=found.fence + 1)
+            return state
+
+    def save(self, state: Rollout, entries: Sequence[Entry]) -> None:
+        with self._lock:
+            self._rollouts[state.id] = state
+            self._journal.setdefault(state.id, []).extend(entries)
+
+    def rollout(self, id: int) -> Rollout:
+        if id not in self._rollouts:
+            raise NotFound(f"There is no rollout #{id}.", hint="`crossfade status` shows the last ones.")
+        return self._rollouts[id]
+
+    def fence(self, id: int) -> int:
+        self.rollout(id)
+        return self._begun[id][0]
+
+    def rollouts(self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50) -> tuple[Rollout, ...]:
+        with self._lock:
+            found = [
+                state
+                for id, state in sorted(self._rollouts.items(), reverse=True)
+                if key in (None, state.plan.key) and not (open_only and id in self._closed)
+            ]
+        return tuple(found[:limit])
+
+    def journal(self, id: int) -> tuple[Entry, ...]:
+        return tuple(self._journal.get(id, ()))
+
+    def order(self, id: int, command: Command, by: str, now: float) -> Ordered:
+        with self._lock:
+            self.rollout(id)
+            order = Ordered(f"order-{len(self._orders) + 1}", command, by)
+            self._orders.append((id, order))
+            return order
+
+    def orders(self, id: int) -> tuple[Ordered, ...]:
+        return tuple(order for rollout, order in self._orders if rollout == id)
+
+    def keep_reading(self, id: int, label: str, reading: Reading) -> None:
+        with self._lock:
+            self.rollout(id)
+            self._readings.setdefault(id, {}).setdefault(label, reading)
+
+    def readings(self, id: int) -> Mapping[str, Reading]:
+        return dict(self._readings.get(id, {}))
+
+    def commit(self, id: int, slot: Slot, release: ReleaseNumber, warm_until: float, now: float) -> None:
+        with self._lock:
+            key = self.rollout(id).plan.key
+            if any(rollout == id for _, _, rollout in self._promotions):
+                return
+            self._promotions.append((key, release, id))
+            self._environments[key] = replace(self._environments[key], live=release, slot=slot)
+            for place, until in ((slot, None), (slot.other, warm_until)):
+                if (key, place) in self._slots:
+                    self._slots[key, place] = replace(self._slots[key, place], warm_until=until)
+
+    def close(self, id: int, receipt: Mapping[str, Any], now: float) -> None:
+        with self._lock:
+            if id not in self._closed:
+                self._closed[id] = now
+                self._receipts[id] = dict(receipt)
+            for key, environment in self._environments.items():
+                if environment.holder == id:
+                    self._environments[key] = replace(environment, holder=None)
+
+    def keep_receipt(self, id: int, receipt: Mapping[str, Any]) -> None:
+        self._receipts[id] = dict(receipt)
+
+    def receipt(self, id: int) -> Mapping[str, Any] | None:
+        self.rollout(id)
+        return self._receipts.get(id)
+
+    def unfinished_receipts(self) -> tuple[tuple[int, float], ...]:
+        with self._lock:
+            return tuple((i, at) for i, at in sorted(self._closed.items()) if "after" not in self._readings.get(i, {}))
+
+    def retire(self, key: EnvKey, slot: Slot, names: Sequence[str], deadline: float) -> None:
+        with self._lock:
+            if any(r.names == tuple(names) for r in self._retirements.values()):
+                return
+            self._serial += 1
+            self._retirements[self._serial] = Retirement(self._serial, key, slot, tuple(names), deadline)
+
+    def retirements(self) -> tuple[Retirement, ...]:
+        with self._lock:
+            return tuple(self._retirements[id] for id in sorted(self._retirements))
+
+    def retired(self, retirement: int) -> None:
+        with self._lock:
+            self._retirements.pop(retirement, None)

@@ -1,0 +1,298 @@
+"""What the engine needs of the world, as Protocols. Each has an adapter, a twin in `fakes`, and one contract suite.
+
+Every write is idempotent: doing it twice is doing it once. Writes that move traffic or processes carry a
+``fence``: the number of the environment's holder. An adapter keeps the highest fence that it has seen of an
+environment (on disk, where it keeps its state) and raises `StaleFence` for a lower one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, Self
+
+from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
+from crossfade.domain.health import Check, CheckResult, Flow
+from crossfade.domain.release import Artifact, Release, ReleaseConfig
+from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
+from crossfade.domain.signal import Failure as Failure  # noqa: PLC0414 - part of this module's words
+from crossfade.domain.signal import Latencies as Latencies  # noqa: PLC0414 - part of this module's words
+from crossfade.domain.signal import Reading as Reading  # noqa: PLC0414 - part of this module's words
+from crossfade.domain.traffic import Lease, Server, Slot, Split, Sticky
+from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
+
+
+class Artifacts(Protocol):
+    """Immutable, content-addressed outputs of builds."""
+
+    def put(self, tarball: BinaryIO, expected: Digest | None = None) -> Artifact:
+        """Take a tar stream (optionally gzipped); name it by its content. Raises Invalid, StorageFailed."""
+
+    def get(self, digest: Digest) -> Artifact | None: ...
+
+    def folder(self, digest: Digest) -> Path:
+        """The unpacked, read-only files. Raises NotFound."""
+
+    def verify(self, digest: Digest) -> str:
+        """Empty when the stored bytes still have this digest; else what is wrong (missing, changed)."""
+
+    def remove(self, digest: Digest) -> None: ...
+
+    def all(self) -> tuple[Artifact, ...]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaSpec:
+    """What to run. ``name`` is unique and stable (``bookshop.production.r12-1``); it is also the identity of the replica.
+
+    ``command`` may contain ``$PORT`` and ``$HOST``; both are also set in the environment. ``cwd`` is read-only
+    by convention (an artifact's folder). ``env`` is complete apart from PATH, HOME and LANG; it may hold secrets.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    cwd: Path
+    env: Mapping[str, str]
+    host: str = "127.0.0.1"
+    stop_timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica as the runtime knows it. ``state`` is starting, running, exited or stopped. ``pid`` 0 when not running.
+
+    ``restarts`` counts how often it ended without being asked to. ``detail`` is a sentence for people.
+    """
+
+    name: str
+    host: str
+    port: int
+    state: str
+    pid: int = 0
+    restarts: int = 0
+    detail: str = ""
+
+
+class Runtime(Protocol):
+    """Starts and stops replicas, which outlive the control plane."""
+
+    def start(self, key: EnvKey, specs: Sequence[ReplicaSpec], fence: int) -> tuple[Replica, ...]:
+        """Start those that are not running yet, each on a free port of its own. Raises Unavailable, StorageFailed, StaleFence."""
+
+    def stop(self, key: EnvKey, names: Sequence[str], fence: int) -> None:
+        """SIGTERM, then SIGKILL after the replica's stop_timeout; gone when this returns. Unknown names are ignored."""
+
+    def replicas(self, key: EnvKey) -> tuple[Replica, ...]:
+        """All replicas of an environment, by name."""
+
+    def logs(self, name: str, lines: int = 50) -> tuple[str, ...]:
+        """The last lines of a replica's output (stdout and stderr together); empty when there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One environment at the edge: where it listens and how it treats requests. Times in seconds."""
+
+    key: EnvKey
+    bind: str
+    port: int
+    sticky: Sticky = field(default_factory=Sticky)
+    request_timeout: float = 60.0
+    drain_timeout: float = 30.0
+
+    @classmethod
+    def of(cls, key: EnvKey, config: ReleaseConfig) -> Self:
+        """Where a release wants its environment to listen."""
+        return cls(key, config.bind, config.port, config.sticky, config.request_timeout, config.drain_timeout)
+
+
+@dataclass(frozen=True, slots=True)
+class ServerStatus:
+    """``status`` is up, down, or draining; ``sessions`` in flight, WebSockets included; ``check`` is the edge's last word."""
+
+    server: Server
+    status: str
+    sessions: int
+    check: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeState:
+    """One environment as the edge has it now. ``lapsed``: a lease ran out and the edge went back by itself."""
+
+    route: Route
+    split: Split
+    lease: Lease | None
+    lapsed: bool
+    servers: Mapping[Slot, tuple[ServerStatus, ...]]
+    fence: int
+
+
+class Router(Protocol):
+    """Sends traffic to slots by weight. Every change is on disk before the edge has it."""
+
+    def ensure(self, route: Route, fence: int) -> None:
+        """Make the environment exist as described (hitless when the edge must reload). A new one has all weight on blue.
+
+        Raises Refused when the port is taken (naming it), Unavailable, StorageFailed, StaleFence.
+        """
+
+    def remove(self, key: EnvKey, fence: int) -> None: ...
+
+    def add_servers(self, key: EnvKey, slot: Slot, servers: Sequence[Server], fence: int) -> None:
+        """Add those that are not there; returns when the edge sees each as up. Raises Unavailable after 10 s otherwise."""
+
+    def drain_servers(self, key: EnvKey, slot: Slot, names: Sequence[str], fence: int) -> None:
+        """No new requests to these; those in flight (WebSocket, SSE) go on."""
+
+    def remove_servers(self, key: EnvKey, slot: Slot, names: Sequence[str], fence: int) -> None:
+        """Take them out, cutting what is still in flight. Unknown names are ignored."""
+
+    def set_split(self, key: EnvKey, split: Split, lease: Lease | None, fence: int) -> None:
+        """Move the weights in one atomic step, with the lease they hold under (None: for good).
+
+        Returns when the edge has acknowledged. Raises Unavailable, StorageFailed, StaleFence.
+        """
+
+    def renew(self, key: EnvKey, lease: Lease, fence: int) -> bool:
+        """Prolong the lease; False when it had already lapsed (the split is then the fallback's)."""
+
+    def open_preview(self, key: EnvKey, slot: Slot, secret: str, fence: int) -> None:
+        """Requests with header ``X-Crossfade-Preview: secret`` reach ``slot`` whatever the split; nobody else does so."""
+
+    def close_preview(self, key: EnvKey, fence: int) -> None: ...
+
+    def hold(self, key: EnvKey, seconds: float, fence: int) -> None:
+        """Let new requests wait at the edge, for at most ``seconds`` (≤ 30), then let them go by itself. 0 ends a hold."""
+
+    def read(self, key: EnvKey) -> EdgeState:
+        """Raises NotFound, Unavailable."""
+
+    def keys(self) -> tuple[EnvKey, ...]: ...
+
+
+class Signals(Protocol):
+    """Counted facts about both slots."""
+
+    def read(self, key: EnvKey) -> Reading:
+        """Raises NotFound, Unavailable."""
+
+    def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
+        """The failed requests that ended after ``since`` (epoch seconds), as far as they are remembered; oldest first."""
+
+
+class Prober(Protocol):
+    """Asks replicas, or an edge, the questions of health checks and flows."""
+
+    def check(self, base_url: str, checks: Sequence[Check], headers: Mapping[str, str]) -> tuple[CheckResult, ...]:
+        """Run each check once against ``base_url`` (``http://127.0.0.1:8080``), sending ``headers`` with each."""
+
+    def flow(
+        self, base_url: str, flow: Flow, opening_headers: Mapping[str, str], continuing_headers: Mapping[str, str]
+    ) -> tuple[CheckResult, ...]:
+        """Run the opening checks, then the continuing ones with the same cookies and captures; stops at the first fault."""
+
+
+class Secrets(Protocol):
+    """Values that must not be in the store, logs, API or UI."""
+
+    def put(self, values: Mapping[str, str]) -> str:
+        """Keep them; returns a name derived from their content. An empty mapping is the empty name."""
+
+    def get(self, name: str) -> Mapping[str, str]:
+        """Raises NotFound."""
+
+
+class Store(Protocol):
+    """The ledger: releases, rollouts, their journals, and what each environment holds. Durable when a call returns."""
+
+    def environment(self, key: EnvKey) -> Environment | None: ...
+
+    def environments(self) -> tuple[Environment, ...]: ...
+
+    def add_release(self, key: EnvKey, digest: Digest, config: ReleaseConfig, label: str, now: float) -> Release:
+        """Number the release, one higher than any of its service, in whatever environment."""
+
+    def release(self, service: str, number: ReleaseNumber) -> Release:
+        """Raises NotFound."""
+
+    def releases(self, key: EnvKey) -> tuple[Release, ...]:
+        """Newest first."""
+
+    def promotions(self, key: EnvKey) -> tuple[ReleaseNumber, ...]:
+        """Each promotion in time order; a release that was returned to occurs again."""
+
+    def refuse_if_held(self, key: EnvKey) -> None:
+        """Raises Busy, naming the holder, when a rollout holds the environment."""
+
+    def begin(self, plan: Plan, by: str, now: float) -> Rollout:
+        """Take the environment and write the rollout down. Raises Busy, naming the holder, when it is taken."""
+
+    def save(self, state: Rollout, entries: Sequence[Entry]) -> None:
+        """Write the state and append to its journal, in one transaction."""
+
+    def rollout(self, id: int) -> Rollout:
+        """Raises NotFound."""
+
+    def rollouts(self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50) -> tuple[Rollout, ...]:
+        """Newest first."""
+
+    def fence(self, id: int) -> int:
+        """The fence under which a rollout acts."""
+
+    def journal(self, id: int) -> tuple[Entry, ...]: ...
+
+    def order(self, id: int, command: Command, by: str, now: float) -> Ordered:
+        """Keep a person's command for the engine."""
+
+    def orders(self, id: int) -> tuple[Ordered, ...]:
+        """All commands given to a rollout, in order."""
+
+    def keep_reading(self, id: int, label: str, reading: Reading) -> None:
+        """The first reading of a label stays."""
+
+    def readings(self, id: int) -> Mapping[str, Reading]: ...
+
+    def occupy(self, key: EnvKey, slot: Slot, occupant: Occupant | None) -> None: ...
+
+    def commit(self, id: int, slot: Slot, release: ReleaseNumber, warm_until: float, now: float) -> None:
+        """Make the release live; the occupant of the other slot is warm until then. Once per rollout."""
+
+    def close(self, id: int, receipt: Mapping[str, Any], now: float) -> None:
+        """Keep the receipt and give the environment free."""
+
+    def keep_receipt(self, id: int, receipt: Mapping[str, Any]) -> None: ...
+
+    def receipt(self, id: int) -> Mapping[str, Any] | None: ...
+
+    def retire(self, key: EnvKey, slot: Slot, names: Sequence[str], deadline: float) -> None: ...
+
+    def retirements(self) -> tuple[Retirement, ...]: ...
+
+    def retired(self, retirement: int) -> None: ...
+
+    def unfinished_receipts(self) -> tuple[tuple[int, float], ...]:
+        """Rollouts that were closed without the reading of label ``after``, with when they were closed."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything outside that a rollout touches. ``key`` is this installation's own secret; ``now`` is epoch seconds."""
+
+    store: Store
+    router: Router
+    runtime: Runtime
+    signals: Signals
+    prober: Prober
+    artifacts: Artifacts
+    secrets: Secrets
+    key: bytes
+    now: Callable[[], float] = field(default=time.time)
+
+    def preview_secret(self, rollout: int) -> str:
+        """What opens the preview of one rollout. Derived, so that a restarted engine knows it again."""
+        return hmac.new(self.key, f"preview {rollout}".encode(), hashlib.sha256).hexdigest()[:40]

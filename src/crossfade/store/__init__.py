@@ -1,0 +1,1 @@
+"""What is kept: the ledger, artifacts, secrets."""

@@ -1,0 +1,375 @@
+"""The ledger on SQLAlchemy: SQLite in WAL mode by default, PostgreSQL by URL."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import command as alembic
+from alembic.config import Config
+from pydantic import TypeAdapter
+from sqlalchemy.exc import IntegrityError, OperationalError
+from sqlalchemy.pool import QueuePool
+
+from crossfade.domain import rollout as machine
+from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
+from crossfade.domain.errors import Busy, NotFound, StorageFailed
+from crossfade.domain.release import Release, ReleaseConfig
+from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
+from crossfade.domain.traffic import Slot
+from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
+from crossfade.ports import Reading
+from crossfade.store import tables as t
+
+_STATE = TypeAdapter(Rollout)
+_CONFIG = TypeAdapter(ReleaseConfig)
+_READING = TypeAdapter(Reading)
+_ENDED = tuple(phase.value for phase in machine.Phase if phase.ended)
+
+
+class SqlStore:
+    """`ports.Store`. ``url`` is SQLAlchemy's; the tables are brought up to date on opening.
+
+    Raises StorageFailed when the database cannot be opened or written.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        sqlite = url.startswith("sqlite")
+        self._engine = sa.create_engine(
+            url, poolclass=QueuePool, pool_size=4, connect_args={"timeout": 15} if sqlite else {}
+        )
+        if sqlite:
+            sa.event.listen(self._engine, "connect", _prepare_sqlite)
+            # pysqlite opens a transaction only at the first write; a read before it would see an older state.
+            sa.event.listen(self._engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
+        with _storage(url):
+            upgrade(self._engine)
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        with _storage(self.url), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        with _storage(self.url), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+
+    # --- environments
+
+    def environment(self, key: EnvKey) -> Environment | None:
+        return next(iter(self._environments(t.environments.c.key == str(key))), None)
+
+    def environments(self) -> tuple[Environment, ...]:
+        return self._environments(sa.true())
+
+    def _environments(self, where: sa.ColumnElement[bool]) -> tuple[Environment, ...]:
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.environments).where(where).order_by(t.environments.c.key)).all()
+            held = c.execute(sa.select(t.slots)).all() if rows else []
+        occupants: dict[str, dict[Slot, Occupant]] = {}
+        for row in held:
+            occupants.setdefault(row.key, {})[Slot(row.slot)] = Occupant(
+                ReleaseNumber(row.release), row.generation, row.replicas, row.warm_until
+            )
+        return tuple(
+            Environment(
+                EnvKey.parse(row.key),
+                ReleaseNumber(row.live) if row.live else None,
+                Slot(row.slot) if row.slot else None,
+                row.holder,
+                row.fence,
+                occupants.get(row.key, {}),
+            )
+            for row in rows
+        )
+
+    def occupy(self, key: EnvKey, slot: Slot, occupant: Occupant | None) -> None:
+        with self._writing() as c:
+            c.execute(t.slots.delete().where(t.slots.c.key == str(key), t.slots.c.slot == slot.value))
+            if occupant is not None:
+                c.execute(
+                    t.slots.insert().values(
+                        key=str(key),
+                        slot=slot.value,
+                        release=occupant.release.n,
+                        generation=occupant.generation,
+                        replicas=occupant.replicas,
+                        warm_until=occupant.warm_until,
+                    )
+                )
+
+    # --- releases
+
+    def add_release(self, key: EnvKey, digest: Digest, config: ReleaseConfig, label: str, now: float) -> Release:
+        with self._writing() as c:
+            highest = c.execute(
+                sa.select(sa.func.max(t.releases.c.number)).where(t.releases.c.service == key.service)
+            ).scalar()
+            number = (highest or 0) + 1
+            c.execute(
+                t.releases.insert().values(
+                    service=key.service,
+                    number=number,
+                    key=str(key),
+                    digest=digest.text,
+                    config=_CONFIG.dump_json(config).decode(),
+                    created=now,
+                    label=label,
+                )
+            )
+        return Release(ReleaseNumber(number), digest, config, now, label)
+
+    def release(self, service: str, number: ReleaseNumber) -> Release:
+        with self._reading() as c:
+            row = c.execute(
+                sa.select(t.releases).where(t.releases.c.service == service, t.releases.c.number == number.n)
+            ).one_or_none()
+        if row is None:
+            raise NotFound(f"{service} has no release {number}.", hint="`crossfade releases` lists them.")
+        return _release(row)
+
+    def releases(self, key: EnvKey) -> tuple[Release, ...]:
+        with self._reading() as c:
+            rows = c.execute(
+                sa.select(t.releases).where(t.releases.c.key == str(key)).order_by(t.releases.c.number.desc())
+            ).all()
+        return tuple(_release(row) for row in rows)
+
+    def promotions(self, key: EnvKey) -> tuple[ReleaseNumber, ...]:
+        with self._reading() as c:
+            rows = c.execute(
+                sa.select(t.promotions.c.release).where(t.promotions.c.key == str(key)).order_by(t.promotions.c.seq)
+            ).all()
+        return tuple(ReleaseNumber(row.release) for row in rows)
+
+    # --- rollouts
+
+    def refuse_if_held(self, key: EnvKey) -> None:
+        with self._reading() as c:
+            _held(c, str(key))
+
+    def begin(self, plan: Plan, by: str, now: float) -> Rollout:
+        key = str(plan.key)
+        with self._writing() as c:
+            held = _held(c, key)
+            fence = (held.fence if held is not None else 0) + 1
+            result = c.execute(
+                t.rollouts.insert().values(key=key, fence=fence, phase="preparing", state="", by=by, began=now)
+            )
+            assert result.inserted_primary_key is not None
+            number = int(result.inserted_primary_key[0])
+            state, _ = machine.begin(number, plan, now)
+            c.execute(
+                t.rollouts.update().where(t.rollouts.c.id == number).values(state=_STATE.dump_json(state).decode())
+            )
+            if held is None:
+                c.execute(t.environments.insert().values(key=key, holder=number, fence=fence))
+            else:
+                c.execute(t.environments.update().where(t.environments.c.key == key).values(holder=number, fence=fence))
+        return state
+
+    def save(self, state: Rollout, entries: Sequence[Entry]) -> None:
+        with self._writing() as c:
+            c.execute(
+                t.rollouts.update()
+                .where(t.rollouts.c.id == state.id)
+                .values(phase=state.phase.value, state=_STATE.dump_json(state).decode())
+            )
+            if entries:
+                last = c.execute(
+                    sa.select(sa.func.max(t.journal.c.seq)).where(t.journal.c.rollout == state.id)
+                ).scalar()
+                c.execute(
+                    t.journal.insert(),
+                    [
+                        {
+                            "rollout": state.id,
+                            "seq": (last or 0) + i,
+                            "at": entry.at,
+                            "text": entry.text,
+                            "phase": entry.phase,
+                            "weight": entry.weight,
+                            "action": entry.action,
+                        }
+                        for i, entry in enumerate(entries, 1)
+                    ],
+                )
+
+    def rollout(self, id: int) -> Rollout:
+        return _STATE.validate_json(self._row(id).state)
+
+    def fence(self, id: int) -> int:
+        return int(self._row(id).fence)
+
+    def _row(self, id: int) -> sa.Row[Any]:
+        with self._reading() as c:
+            row = c.execute(sa.select(t.rollouts).where(t.rollouts.c.id == id)).one_or_none()
+        if row is None:
+            raise NotFound(f"There is no rollout #{id}.", hint="`crossfade status` shows the last ones.")
+        return row
+
+    def rollouts(self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50) -> tuple[Rollout, ...]:
+        query = sa.select(t.rollouts.c.state).order_by(t.rollouts.c.id.desc()).limit(limit)
+        if key is not None:
+            query = query.where(t.rollouts.c.key == str(key))
+        if open_only:
+            query = query.where(t.rollouts.c.closed.is_(None))
+        with self._reading() as c:
+            return tuple(_STATE.validate_json(row.state) for row in c.execute(query))
+
+    def journal(self, id: int) -> tuple[Entry, ...]:
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.journal).where(t.journal.c.rollout == id).order_by(t.journal.c.seq)).all()
+        return tuple(Entry(row.at, row.text, row.phase, row.weight, row.action) for row in rows)
+
+    def order(self, id: int, command: Command, by: str, now: float) -> Ordered:
+        with self._writing() as c:
+            result = c.execute(t.orders.insert().values(rollout=id, command=command.value, by=by, at=now))
+            assert result.inserted_primary_key is not None
+            return Ordered(f"order-{result.inserted_primary_key[0]}", command, by)
+
+    def orders(self, id: int) -> tuple[Ordered, ...]:
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.orders).where(t.orders.c.rollout == id).order_by(t.orders.c.seq)).all()
+        return tuple(Ordered(f"order-{row.seq}", Command(row.command), row.by) for row in rows)
+
+    def keep_reading(self, id: int, label: str, reading: Reading) -> None:
+        try:
+            with self._writing() as c:
+                c.execute(
+                    t.readings.insert().values(rollout=id, label=label, reading=_READING.dump_json(reading).decode())
+                )
+        except IntegrityError:
+            return  # the first reading of a label stays
+
+    def readings(self, id: int) -> Mapping[str, Reading]:
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.readings).where(t.readings.c.rollout == id)).all()
+        return {row.label: _READING.validate_json(row.reading) for row in rows}
+
+    def commit(self, id: int, slot: Slot, release: ReleaseNumber, warm_until: float, now: float) -> None:
+        with self._writing() as c:
+            key = c.execute(sa.select(t.rollouts.c.key).where(t.rollouts.c.id == id)).scalar_one()
+            if c.execute(sa.select(t.promotions.c.seq).where(t.promotions.c.rollout == id)).first() is not None:
+                return
+            c.execute(t.promotions.insert().values(key=key, release=release.n, rollout=id, at=now))
+            c.execute(
+                t.environments.update().where(t.environments.c.key == key).values(live=release.n, slot=slot.value)
+            )
+            mine = sa.and_(t.slots.c.key == key, t.slots.c.slot == slot.value)
+            others = sa.and_(t.slots.c.key == key, t.slots.c.slot == slot.other.value)
+            c.execute(t.slots.update().where(mine).values(warm_until=None))
+            c.execute(t.slots.update().where(others).values(warm_until=warm_until))
+
+    def close(self, id: int, receipt: Mapping[str, Any], now: float) -> None:
+        with self._writing() as c:
+            c.execute(
+                t.rollouts.update()
+                .where(t.rollouts.c.id == id, t.rollouts.c.closed.is_(None))
+                .values(closed=now, receipt=json.dumps(receipt))
+            )
+            c.execute(t.environments.update().where(t.environments.c.holder == id).values(holder=None))
+
+    def keep_receipt(self, id: int, receipt: Mapping[str, Any]) -> None:
+        with self._writing() as c:
+            c.execute(t.rollouts.update().where(t.rollouts.c.id == id).values(receipt=json.dumps(receipt)))
+
+    def receipt(self, id: int) -> Mapping[str, Any] | None:
+        text = self._row(id).receipt
+        return json.loads(text) if text else None
+
+    def unfinished_receipts(self) -> tuple[tuple[int, float], ...]:
+        taken = sa.exists().where(t.readings.c.rollout == t.rollouts.c.id, t.readings.c.label == "after")
+        with self._reading() as c:
+            rows = c.execute(
+                sa.select(t.rollouts.c.id, t.rollouts.c.closed).where(t.rollouts.c.closed.is_not(None), ~taken)
+            ).all()
+        return tuple((row.id, row.closed) for row in rows)
+
+    # --- retirements
+
+    def retire(self, key: EnvKey, slot: Slot, names: Sequence[str], deadline: float) -> None:
+        try:
+            with self._writing() as c:
+                c.execute(
+                    t.retirements.insert().values(
+                        key=str(key), slot=slot.value, names=json.dumps(list(names)), deadline=deadline
+                    )
+                )
+        except IntegrityError:
+            return  # these are being retired already
+
+    def retirements(self) -> tuple[Retirement, ...]:
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.retirements).order_by(t.retirements.c.id)).all()
+        return tuple(
+            Retirement(row.id, EnvKey.parse(row.key), Slot(row.slot), tuple(json.loads(row.names)), row.deadline)
+            for row in rows
+        )
+
+    def retired(self, retirement: int) -> None:
+        with self._writing() as c:
+            c.execute(t.retirements.delete().where(t.retirements.c.id == retirement))
+
+
+def _held(c: sa.Connection, key: str) -> sa.Row[Any] | None:
+    """The environment's row. Raises Busy when a rollout holds it."""
+    row = c.execute(sa.select(t.environments).where(t.environments.c.key == key)).one_or_none()
+    if row is None or row.holder is None:
+        return row
+    holder = c.execute(sa.select(t.rollouts).where(t.rollouts.c.id == row.holder)).one()
+    state = _STATE.validate_json(holder.state)
+    raise Busy(
+        f"{key} is held by rollout #{holder.id} of {state.plan.candidate}, begun by {holder.by}, "
+        f"now {state.phase} at {state.weight}.",
+        hint="Wait for it (`--wait`), see `crossfade status`, or end it with `crossfade abort`.",
+        rollout=holder.id,
+        by=holder.by,
+    )
+
+
+def _release(row: sa.Row[Any]) -> Release:
+    return Release(
+        ReleaseNumber(row.number), Digest(row.digest), _CONFIG.validate_json(row.config), row.created, row.label
+    )
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # SQLAlchemy's "begin" event says BEGIN IMMEDIATE itself
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=FULL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+@contextmanager
+def _storage(url: str) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise StorageFailed(
+            f"the ledger {sa.make_url(url).render_as_string()} cannot be used: {error.orig}.",
+            hint="Look at the free space and permissions of the state folder; `crossfade doctor` checks both.",
+        ) from error
+
+
+def upgrade(engine: sa.Engine) -> None:
+    """Bring the tables up to date. A database newer than this program is refused. Raises StorageFailed."""
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        config.attributes["connection"] = connection
+        alembic.upgrade(config, "head")

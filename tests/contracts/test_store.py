@@ -1,0 +1,205 @@
+"""The promises of `ports.Store`, kept by the ledger and by its twin."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crossfade.domain.analysis.judge import Finding, Verdict
+from crossfade.domain.environment import Entry, Occupant
+from crossfade.domain.errors import Busy, NotFound
+from crossfade.domain.health import Check, Expectation, Flow
+from crossfade.domain.release import Canary, ReleaseConfig, Step
+from crossfade.domain.rollout import Command, Done, Kind, Phase, Plan, decide
+from crossfade.domain.signal import Latencies, Reading
+from crossfade.domain.traffic import Counters, Slot, Sticky, StickyBy
+from crossfade.domain.values import Digest, EnvKey, ReleaseNumber, Weight
+from crossfade.fakes.store import FakeStore
+from crossfade.ports import Store
+from crossfade.store.sql import SqlStore
+
+KEY = EnvKey("bookshop", "production")
+DIGEST = Digest("sha256:" + "a" * 64)
+CONFIG = ReleaseConfig(
+    ("python", "app.py"),
+    env=(("A", "1"),),
+    checks=(Check("health", "/health", json=(Expectation("$.ok", True), Expectation("$.n", minimum=1.0))),),
+    flows=(Flow("cart", (Check("open", "/"),), (Check("go on", "/cart", capture=(("id", "$.id"),)),)),),
+    sticky=Sticky(StickyBy.HEADER, "X-User"),
+    strategy=Canary((Step(Weight(500), 5.0), Step(Weight(5000), 5.0))),
+)
+PLAN = Plan(KEY, Kind.DEPLOY, ReleaseNumber(2), ReleaseNumber(1), Slot.GREEN, CONFIG.strategy)
+
+
+@pytest.fixture(params=["fake", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    if request.param == "fake":
+        yield FakeStore()
+        return
+    real = SqlStore(f"sqlite:///{tmp_path / 'ledger.db'}")
+    yield real
+    real.dispose()
+
+
+def test_releases_are_numbered_from_one_per_service_over_all_its_environments(store: Store) -> None:
+    numbers = [store.add_release(EnvKey("a", env), DIGEST, CONFIG, "", 1.0).number.n for env in ("x", "y", "x")]
+    assert numbers == [1, 2, 3]
+    assert store.add_release(EnvKey("b", "x"), DIGEST, CONFIG, "", 1.0).number.n == 1
+    assert [r.number.n for r in store.releases(EnvKey("a", "x"))] == [3, 1]
+
+
+def test_a_release_reads_back_exactly_as_it_was_written(store: Store) -> None:
+    written = store.add_release(KEY, DIGEST, CONFIG, "v2 'quoted' ü", 12.5)
+    assert store.release("bookshop", written.number) == written
+
+
+def test_an_unknown_release_or_rollout_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFound, match="r9"):
+        store.release("bookshop", ReleaseNumber(9))
+    with pytest.raises(NotFound, match="#9"):
+        store.rollout(9)
+
+
+def test_an_environment_has_one_holder_and_the_next_one_is_told_who(store: Store) -> None:
+    first = store.begin(PLAN, "ada@laptop", 1.0)
+    with pytest.raises(Busy, match=rf"rollout #{first.id} of r2, begun by ada@laptop, now preparing"):
+        store.begin(PLAN, "bob", 2.0)
+    with pytest.raises(Busy):
+        store.refuse_if_held(KEY)
+    store.begin(replace(PLAN, key=EnvKey("bookshop", "staging")), "bob", 2.0)
+
+
+def test_of_many_at_once_exactly_one_takes_the_environment(store: Store) -> None:
+    won: list[int] = []
+    refused: list[str] = []
+
+    def try_it() -> None:
+        try:
+            won.append(store.begin(PLAN, "somebody", 1.0).id)
+        except Busy as error:
+            refused.append(error.what)
+
+    threads = [threading.Thread(target=try_it) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(won), len(refused)) == (1, 7)
+
+
+def test_each_holder_has_a_higher_fence(store: Store) -> None:
+    fences = []
+    for _ in range(3):
+        state = store.begin(PLAN, "ada", 1.0)
+        fences.append(store.fence(state.id))
+        store.close(state.id, {}, 2.0)
+    assert fences == [1, 2, 3]
+
+
+def test_a_rollout_reads_back_exactly_as_it_was_saved(store: Store) -> None:
+    state = store.begin(PLAN, "ada", 1.0)
+    state, _ = decide(state, Done(state.pending[0].id), 2.0)
+    state = replace(state, verdict=Verdict(Finding.FAIL, ("because", "and")), detail=("line",), paused=3.5)
+    entries = [Entry(2.0, "reads the signals", "preparing", 0, "snapshot"), Entry(2.1, "x", "y", None)]
+    store.save(state, entries)
+    store.save(state, [Entry(3.0, "z", "y", 600)])
+    assert store.rollout(state.id) == state
+    assert store.journal(state.id) == (*entries, Entry(3.0, "z", "y", 600))
+
+
+def test_open_rollouts_are_those_not_closed(store: Store) -> None:
+    one = store.begin(PLAN, "ada", 1.0)
+    store.close(one.id, {"outcome": "x"}, 2.0)
+    two = store.begin(PLAN, "ada", 3.0)
+    assert [r.id for r in store.rollouts(open_only=True)] == [two.id]
+    assert [r.id for r in store.rollouts(KEY)] == [two.id, one.id]
+    assert store.rollouts(EnvKey("other", "production")) == ()
+
+
+def test_commands_are_kept_in_order_with_ids_of_their_own(store: Store) -> None:
+    state = store.begin(PLAN, "ada", 1.0)
+    given = [store.order(state.id, command, "ada", 1.0) for command in (Command.PAUSE, Command.RESUME, Command.PAUSE)]
+    assert store.orders(state.id) == tuple(given)
+    assert len({order.id for order in given}) == 3
+
+
+def test_the_first_reading_of_a_label_stays(store: Store) -> None:
+    state = store.begin(PLAN, "ada", 1.0)
+    first = Reading(
+        1.0,
+        "s1",
+        {Slot.BLUE: Counters(5, 1, 0, 2, (("5xx", 1),))},
+        Counters(1, 1),
+        {Slot.BLUE: Latencies(((3, 5),))},
+    )
+    store.keep_reading(state.id, "begin", first)
+    store.keep_reading(state.id, "begin", Reading(2.0, "s2", {}))
+    assert store.readings(state.id) == {"begin": first}
+
+
+def test_a_commit_makes_live_keeps_the_other_slot_warm_and_counts_once(store: Store) -> None:
+    state = store.begin(PLAN, "ada", 1.0)
+    store.occupy(KEY, Slot.BLUE, Occupant(ReleaseNumber(1), 1, 2))
+    store.occupy(KEY, Slot.GREEN, Occupant(ReleaseNumber(2), state.id, 2, warm_until=5.0))
+    for _ in range(2):
+        store.commit(state.id, Slot.GREEN, ReleaseNumber(2), 600.0, 10.0)
+    environment = store.environment(KEY)
+    assert environment is not None
+    assert (environment.live, environment.slot, environment.standby) == (ReleaseNumber(2), Slot.GREEN, Slot.BLUE)
+    assert environment.slots[Slot.BLUE].warm_until == 600.0
+    assert environment.slots[Slot.GREEN].warm_until is None
+    assert store.promotions(KEY) == (ReleaseNumber(2),)
+
+
+def test_closing_keeps_the_first_receipt_and_gives_the_environment_free(store: Store) -> None:
+    state = store.begin(PLAN, "ada", 1.0)
+    assert store.receipt(state.id) is None
+    store.close(state.id, {"requests": 1}, 2.0)
+    store.close(state.id, {"requests": 2}, 3.0)
+    assert store.receipt(state.id) == {"requests": 1}
+    store.refuse_if_held(KEY)
+    store.keep_receipt(state.id, {"requests": 3})
+    assert store.receipt(state.id) == {"requests": 3}
+
+
+def test_a_receipt_is_unfinished_until_the_reading_after_it_is_there(store: Store) -> None:
+    state = store.begin(PLAN, "ada", 1.0)
+    assert store.unfinished_receipts() == ()
+    store.close(state.id, {}, 2.0)
+    assert store.unfinished_receipts() == ((state.id, 2.0),)
+    store.keep_reading(state.id, "after", Reading(9.0, "s", {}))
+    assert store.unfinished_receipts() == ()
+
+
+def test_retirements_are_listed_until_they_are_done_and_never_doubled(store: Store) -> None:
+    for _ in range(2):
+        store.retire(KEY, Slot.BLUE, ["a", "b"], 50.0)
+    (retirement,) = store.retirements()
+    assert (retirement.key, retirement.slot, retirement.names, retirement.deadline) == (
+        KEY,
+        Slot.BLUE,
+        ("a", "b"),
+        50.0,
+    )
+    store.retired(retirement.id)
+    store.retired(retirement.id)
+    assert store.retirements() == ()
+
+
+def test_an_emptied_slot_is_empty(store: Store) -> None:
+    store.begin(PLAN, "ada", 1.0)
+    store.occupy(KEY, Slot.BLUE, Occupant(ReleaseNumber(1), 1, 2))
+    store.occupy(KEY, Slot.BLUE, None)
+    environment = store.environment(KEY)
+    assert environment is not None
+    assert environment.slots == {}
+
+
+def test_an_ended_phase_is_kept(store: Store) -> None:
+    state = store.begin(PLAN, "ada", 1.0)
+    store.save(replace(state, phase=Phase.PROMOTED, pending=()), [])
+    assert store.rollout(state.id).phase.ended
