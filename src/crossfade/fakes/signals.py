@@ -1,0 +1,94 @@
+"""The twin of `signals.edge`: readings that a test writes itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from crossfade.domain.analysis import latency
+from crossfade.domain.errors import CrossfadeError, NotFound
+from crossfade.domain.signal import Failure, Latencies, Reading
+from crossfade.domain.traffic import Counters, Slot
+from crossfade.domain.values import EnvKey
+
+TRANSPORT = frozenset({"connect", "response", "broken", "no-server"})
+
+
+class FakeSignals:
+    """`ports.Signals` in memory. ``fails_with`` is raised by every call until it is None."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.fails_with: CrossfadeError | None = None
+        self._now = now
+        self._lock = threading.RLock()
+        self._segments = 1
+        self._keys: set[EnvKey] = set()
+        self._counters: dict[tuple[EnvKey, Slot | None], Counters] = {}
+        self._latencies: dict[tuple[EnvKey, Slot], Latencies] = {}
+        self._failures: list[tuple[EnvKey, Failure]] = []
+
+    def ensure(self, key: EnvKey) -> None:
+        """From now on the environment exists, with nothing served."""
+        with self._lock:
+            self._keys.add(key)
+
+    def serve(
+        self,
+        key: EnvKey,
+        slot: Slot | None,
+        requests: int = 1,
+        errors: int = 0,
+        *,
+        cause: str = "5xx",
+        seconds: float = 0.005,
+        retries: int = 0,
+    ) -> None:
+        """``requests`` more, of which ``errors`` failed with ``cause``, each taking ``seconds``."""
+        with self._lock:
+            self._keys.add(key)
+            causes = ((cause, errors),) if errors else ()
+            before = self._counters.get((key, slot), Counters())
+            self._counters[key, slot] = before.plus(Counters(requests, errors, retries, before.open, causes))
+            if slot is not None:
+                sample = Latencies(((latency.bucket_of(seconds), requests),)) if requests else Latencies()
+                self._latencies[key, slot] = self._latencies.get((key, slot), Latencies()).plus(sample)
+            status = {"timeout": 504, "response": 502, "broken": 200}.get(cause, 503 if cause != "5xx" else 500)
+            failure = Failure(self._now(), slot, status, cause, cause in TRANSPORT)
+            self._failures += [(key, failure)] * errors
+
+    def lose(self) -> None:
+        """The source loses its counts, as an edge does that is killed."""
+        with self._lock:
+            self._segments += 1
+            self._counters.clear()
+            self._latencies.clear()
+
+    def read(self, key: EnvKey) -> Reading:
+        with self._lock:
+            self._check(key)
+            return Reading(
+                self._now(),
+                f"segment-{self._segments}",
+                {slot: self._counters.get((key, slot), Counters()) for slot in Slot},
+                self._counters.get((key, None), Counters()),
+                {slot: self._latencies.get((key, slot), Latencies()) for slot in Slot},
+            )
+
+    def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
+        with self._lock:
+            if self.fails_with is not None:
+                raise self.fails_with
+            return tuple(failure for k, failure in self._failures if k == key and failure.at > since)
+
+    def causes(self, key: EnvKey) -> Counter[str]:
+        """How many failures of each cause there were."""
+        with self._lock:
+            return Counter(failure.cause for k, failure in self._failures if k == key)
+
+    def _check(self, key: EnvKey) -> None:
+        if self.fails_with is not None:
+            raise self.fails_with
+        if key not in self._keys:
+            raise NotFound(f"The edge has no environment {key}.", hint="Deploy it first.")

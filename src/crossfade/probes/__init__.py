@@ -1,0 +1,1 @@
+"""Probers ask replicas and edges the questions of health checks and flows."""
