@@ -1,0 +1,80 @@
+"""Reading `crossfade.yaml`: either a whole `Spec`, or every problem at once, each with its line."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from crossfade.domain.errors import InvalidConfig, NotFound, Problem
+from crossfade.spec import tree
+from crossfade.spec.models import FILE_NAME, Spec
+from crossfade.spec.problems import Place
+
+
+def load(path: Path) -> Spec:
+    """Read a file. Raises InvalidConfig with every problem, NotFound."""
+    return parse_bytes(_read(path), str(path))
+
+
+def parse_bytes(data: bytes, file: str = FILE_NAME) -> Spec:
+    """From what a file holds. Raises InvalidConfig."""
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        found = f"the byte 0x{data[error.start]:02x}, which is not UTF-8 there"
+        raise InvalidConfig([Problem(file, line, "the file", found, "text in UTF-8")]) from None
+    return parse(text, file)
+
+
+def parse(text: str, file: str = FILE_NAME) -> Spec:
+    """From YAML text; ``file`` is what problems call it. Raises InvalidConfig."""
+    read = tree.read(text, _is_variable)
+    place = Place(file, read.lines)
+    problems = [
+        Problem(file, fault.line, place.problem(fault.path, "", "").key, fault.found, fault.allowed)
+        for fault in read.faults
+    ]
+    spec: Spec | None = None
+    if not read.broken:
+        if not isinstance(read.data, dict):
+            found = "a list" if isinstance(read.data, list) else "a single value"
+            problems.append(place.problem((), found, "a mapping that begins with service:"))
+        else:
+            spec, more = Spec.examine(read.data, place)
+            problems += more
+    if spec is None or problems:
+        raise InvalidConfig(place.in_order(problems))
+    return spec
+
+
+def _is_variable(path: tree.Path) -> bool:
+    """Values of variables are text as written: ``1.10`` must not become 1.1, nor ``0123`` 123."""
+    return (len(path) == 3 and path[:2] == ("run", "env")) or (
+        len(path) == 4 and path[0] == "environments" and path[2] == "env"
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        # Not blocking: opening a pipe would wait for its other end.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"There is no {path}.", hint="`crossfade init` proposes one.") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(path, error) from error
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise InvalidConfig([Problem(str(path), 0, "the file", "something else than a file", "a file")])
+        with open(handle, "rb", closefd=False) as file:
+            return file.read(tree.LARGEST + 1)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    finally:
+        os.close(handle)
+
+
+def _unreadable(path: Path, error: OSError | ValueError) -> InvalidConfig:
+    why = getattr(error, "strerror", None) or str(error)
+    return InvalidConfig([Problem(str(path), 0, "the file", f"a file that cannot be read ({why})", "a readable file")])

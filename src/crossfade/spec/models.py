@@ -1,0 +1,354 @@
+"""What `crossfade.yaml` says, as validated values, and how an environment's configuration is made of it.
+
+Lengths of time are seconds here, percentages are `Weight`. What each key means is written once, in `reference.yaml`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    Tag,
+    ValidationError,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from crossfade.domain.errors import InvalidConfig, NotFound, Problem
+from crossfade.domain.health import Check, Expectation, Flow
+from crossfade.domain.release import BlueGreen, Canary, Limits, ReleaseConfig, Step, Strategy, WhenUnsure
+from crossfade.domain.traffic import Sticky, StickyBy
+from crossfade.domain.values import Weight
+from crossfade.spec import scalars
+from crossfade.spec.problems import Place, explain
+from crossfade.spec.rules import breaches
+from crossfade.spec.scalars import Words
+
+FILE_NAME: Final = "crossfade.yaml"
+
+ALWAYS_IGNORED: Final = (".git", "__pycache__", ".venv", ".crossfade", "*.pyc", ".env", ".env.*")
+"""Names that are never part of an artifact: history, caches, what belongs to one machine, and secrets."""
+
+
+class Part(BaseModel):
+    """Base of all mappings: a key that is not known is refused, and nothing changes once it is read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Build(Part):
+    """How the artifact is made."""
+
+    command: Annotated[tuple[str, ...], scalars.COMMAND] = ()
+    output: Annotated[str, scalars.FOLDER] = "."
+    also_ignore: Annotated[tuple[str, ...], scalars.PATTERNS] = Field(default=(), alias="ignore")
+
+    @property
+    def ignore(self) -> tuple[str, ...]:
+        """Shell patterns of everything that stays out of the artifact."""
+        return (*ALWAYS_IGNORED, *self.also_ignore)
+
+
+class Run(Part):
+    """How one replica runs."""
+
+    command: Annotated[tuple[str, ...], scalars.COMMAND]
+    env: dict[Annotated[str, scalars.VARIABLE], Annotated[str, scalars.SETTING]] = Field(default_factory=dict)
+    env_file: Annotated[str | None, scalars.FILE] = None
+    replicas: Annotated[int, scalars.whole(1, 100)] = 1
+    start_timeout: Annotated[float, scalars.duration("100ms", "1h")] = 60.0
+    stop_timeout: Annotated[float, scalars.duration("100ms", "1h")] = 10.0
+
+
+class JsonExpectation(Part):
+    """What is expected at one JSON path."""
+
+    equals: Annotated[str | int | float | bool | None, scalars.PLAIN] = None
+    minimum: Annotated[float | None, scalars.NUMBER] = Field(default=None, alias="min")
+    maximum: Annotated[float | None, scalars.NUMBER] = Field(default=None, alias="max")
+    absent: Annotated[bool, scalars.FLAG] = False
+
+    def expectation(self, path: str) -> Expectation:
+        return Expectation(path, self.equals, self.minimum, self.maximum, not self.absent)
+
+
+@dataclass(frozen=True)
+class _Short:
+    """A plain value stands for a mapping with that value under ``key``."""
+
+    key: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        def widen(value: Any) -> Any:
+            return {self.key: value} if isinstance(value, str | int | float) else value
+
+        return core_schema.no_info_before_validator_function(widen, handler(source))
+
+    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [dict(scalars.PLAIN.schema), handler(core)]}
+
+
+Expected = Annotated[
+    JsonExpectation, _Short("equals"), Words("text, a number, true or false, or a mapping of min, max, equals, absent")
+]
+
+
+class CheckPart(Part):
+    """A health check."""
+
+    name: Annotated[str, scalars.LABEL]
+    path: Annotated[str, scalars.PATH]
+    method: Annotated[str, scalars.METHOD] = "GET"
+    send_headers: dict[Annotated[str, scalars.HEADER_NAME], Annotated[str, scalars.HEADER_VALUE]] = Field(
+        default_factory=dict
+    )
+    send_body: Annotated[str, scalars.BODY] = ""
+    status: Annotated[tuple[int, ...], scalars.STATUS] = (200,)
+    # `json` is the name of a method of BaseModel.
+    expects: dict[Annotated[str, scalars.JSON_PATH], Expected] = Field(default_factory=dict, alias="json")
+    body: Annotated[str, scalars.EXPRESSION] = ""
+    headers: dict[Annotated[str, scalars.HEADER_NAME], Annotated[str, scalars.EXPRESSION]] = Field(default_factory=dict)
+    max_latency: Annotated[float | None, scalars.duration("1ms", "5m")] = None
+    timeout: Annotated[float, scalars.duration("10ms", "5m")] = 5.0
+
+    def check(self, capture: Mapping[str, str] | None = None) -> Check:
+        return Check(
+            name=self.name,
+            path=self.path,
+            method=self.method,
+            send_headers=tuple(self.send_headers.items()),
+            send_body=self.send_body,
+            status=self.status,
+            json=tuple(expected.expectation(path) for path, expected in self.expects.items()),
+            body=self.body,
+            headers=tuple(self.headers.items()),
+            max_latency=self.max_latency,
+            timeout=self.timeout,
+            capture=tuple((capture or {}).items()),
+        )
+
+
+class FlowCheckPart(CheckPart):
+    """A check of a flow: it may capture what later checks send."""
+
+    capture: dict[Annotated[str, scalars.CAPTURE_NAME], Annotated[str, scalars.CAPTURE]] = Field(default_factory=dict)
+
+
+_CHECKS = Words("a list of at least one check")
+
+
+class FlowPart(Part):
+    """Session continuity."""
+
+    name: Annotated[str, scalars.LABEL]
+    opening: Annotated[tuple[FlowCheckPart, ...], Field(min_length=1, max_length=50), _CHECKS] = Field(alias="open")
+    continuing: Annotated[tuple[FlowCheckPart, ...], Field(min_length=1, max_length=50), _CHECKS] = Field(
+        alias="continue"
+    )
+
+    def flow(self) -> Flow:
+        return Flow(
+            self.name,
+            tuple(check.check(check.capture) for check in self.opening),
+            tuple(check.check(check.capture) for check in self.continuing),
+        )
+
+
+class LimitsPart(Part):
+    """What a candidate must keep to."""
+
+    error_rate: Annotated[Weight | None, scalars.percentage(none=True)] = Weight(100)
+    p99: Annotated[float | None, scalars.duration("1ms", "10m", none=True)] = None
+    min_requests: Annotated[int, scalars.whole(1, 1_000_000_000)] = 50
+    when_unsure: Annotated[str, scalars.choice(*WhenUnsure)] = WhenUnsure.HOLD.value
+
+    def limits(self) -> Limits:
+        rate = None if self.error_rate is None else self.error_rate.bp / 10_000
+        return Limits(rate, self.p99, self.min_requests, WhenUnsure(self.when_unsure))
+
+
+class BlueGreenPart(Part):
+    """The strategy that moves all traffic at once."""
+
+    kind: Literal["blue-green"] = "blue-green"
+    watch: Annotated[float, scalars.duration("0s", "7d")] = 10.0
+    manual: Annotated[bool, scalars.FLAG] = False
+    limits: LimitsPart = Field(default_factory=LimitsPart)
+
+    def strategy(self) -> Strategy:
+        return BlueGreen(self.watch, self.limits.limits(), self.manual)
+
+
+class StepPart(Part):
+    """One rung of a canary."""
+
+    weight: Annotated[Weight, scalars.percentage(zero=False)]
+    duration: Annotated[float, scalars.duration("100ms", "30d")]
+
+
+class CanaryPart(Part):
+    """The strategy that moves traffic in steps."""
+
+    kind: Literal["canary"]
+    steps: Annotated[tuple[StepPart, ...], Field(min_length=1, max_length=50), Words("a list of at least one step")]
+    limits: LimitsPart = Field(default_factory=LimitsPart)
+
+    def strategy(self) -> Strategy:
+        return Canary(tuple(Step(step.weight, step.duration) for step in self.steps), self.limits.limits())
+
+
+def _strategy_kind(value: Any) -> Any:
+    if isinstance(value, BlueGreenPart | CanaryPart):
+        return value.kind
+    if isinstance(value, dict):
+        named = value.get("kind", "blue-green")
+        return named if isinstance(named, str) else ""
+    return None
+
+
+StrategyPart = Annotated[
+    Annotated[BlueGreenPart, Tag("blue-green")] | Annotated[CanaryPart, Tag("canary")],
+    Discriminator(_strategy_kind),
+    Words("a mapping with kind: blue-green or kind: canary"),
+]
+
+
+class StickyPart(Part):
+    """What a client is known by."""
+
+    by: Annotated[str, scalars.choice(*StickyBy)] = StickyBy.EDGE_COOKIE.value
+    name: Annotated[str, scalars.HEADER_NAME] = ""
+
+
+class Drain(Part):
+    """How replicas leave traffic."""
+
+    timeout: Annotated[float, scalars.duration("0s", "1d")] = 30.0
+
+
+class Rollback(Part):
+    """What one can go back to."""
+
+    window: Annotated[int, scalars.WINDOW] = 5
+
+
+class EnvironmentPart(Part):
+    """One environment; what is None is as the service says."""
+
+    bind: Annotated[str, scalars.ADDRESS] = "127.0.0.1"
+    port: Annotated[int, scalars.PORT] = 8080
+    runtime: Annotated[str, scalars.choice("process")] = "process"
+    replicas: Annotated[int | None, scalars.whole(1, 100)] = None
+    env: dict[Annotated[str, scalars.VARIABLE], Annotated[str, scalars.SETTING]] = Field(default_factory=dict)
+    env_file: Annotated[str | None, scalars.FILE] = None
+    # Counts only when the file has it: a default would hide the service's own strategy.
+    strategy: StrategyPart = Field(default_factory=BlueGreenPart)
+    warm_for: Annotated[float | None, scalars.duration("0s", "30d")] = None
+
+
+class Spec(Part):
+    """A whole `crossfade.yaml`."""
+
+    service: Annotated[str, scalars.NAME]
+    build: Build = Field(default_factory=Build)
+    run: Run
+    health: Annotated[tuple[CheckPart, ...], Field(min_length=1, max_length=50), _CHECKS]
+    continuity: Annotated[tuple[FlowPart, ...], Field(max_length=50), Words("a list of flows")] = ()
+    strategy: StrategyPart = Field(default_factory=BlueGreenPart)
+    sticky: StickyPart = Field(default_factory=StickyPart)
+    drain: Drain = Field(default_factory=Drain)
+    warm_for: Annotated[float, scalars.duration("0s", "30d")] = 600.0
+    rollback: Rollback = Field(default_factory=Rollback)
+    lease: Annotated[float, scalars.duration("2s", "10m")] = 15.0
+    request_timeout: Annotated[float, scalars.duration("100ms", "1d")] = 60.0
+    environments: Annotated[
+        dict[Annotated[str, scalars.NAME], EnvironmentPart],
+        Field(min_length=1, max_length=50),
+        Words("a mapping with at least one environment, for example production: {port: 8080}"),
+    ]
+
+    @classmethod
+    def from_data(cls, data: Any, place: Place | None = None) -> Self:
+        """From plain data, as JSON or `loader` gives it. Raises InvalidConfig with every problem at once."""
+        place = place or Place(FILE_NAME)
+        spec, problems = cls.examine(data, place)
+        if spec is None or problems:
+            raise InvalidConfig(place.in_order(problems))
+        return spec
+
+    @classmethod
+    def examine(cls, data: Any, place: Place) -> tuple[Self | None, list[Problem]]:
+        """The spec, if it can be read at all, and everything that is wrong with it, in no order."""
+        spec: Self | None = None
+        problems: list[Problem] = []
+        try:
+            spec = cls.model_validate(data)
+        except ValidationError as error:
+            problems = explain(error, cls, data, place)
+        said = {problem.key for problem in problems}
+        problems += [problem for problem in breaches(data, place) if problem.key not in said]
+        return spec, problems
+
+    def to_data(self) -> dict[str, Any]:
+        """Plain JSON data that `from_data` reads as the same spec; it has the keys that were given."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def env_files(self, environment: str) -> tuple[str, ...]:
+        """Files of secret variables, relative to the project; a later one overrides. Raises NotFound."""
+        return tuple(file for file in (self.run.env_file, self._own(environment).env_file) if file is not None)
+
+    def for_environment(self, name: str) -> ReleaseConfig:
+        """What a release runs with in one environment; ``secrets`` stays empty. Raises NotFound, naming those there are."""
+        own = self._own(name)
+        strategy = own.strategy if "strategy" in own.model_fields_set else self.strategy
+        return ReleaseConfig(
+            command=self.run.command,
+            env=tuple(sorted((self.run.env | own.env).items())),
+            replicas=self.run.replicas if own.replicas is None else own.replicas,
+            start_timeout=self.run.start_timeout,
+            stop_timeout=self.run.stop_timeout,
+            checks=tuple(check.check() for check in self.health),
+            flows=tuple(flow.flow() for flow in self.continuity),
+            runtime=own.runtime,
+            bind=own.bind,
+            port=own.port,
+            sticky=Sticky(StickyBy(self.sticky.by), self.sticky.name),
+            drain_timeout=self.drain.timeout,
+            warm_for=self.warm_for if own.warm_for is None else own.warm_for,
+            window=self.rollback.window,
+            lease=self.lease,
+            request_timeout=self.request_timeout,
+            strategy=strategy.strategy(),
+        )
+
+    def _own(self, name: str) -> EnvironmentPart:
+        own = self.environments.get(name)
+        if own is None:
+            raise NotFound(
+                f"{self.service} has no environment {name!r}.",
+                hint=f"Its {FILE_NAME} has: {', '.join(self.environments)}.",
+                environments=list(self.environments),
+            )
+        return own
+
+
+@cache
+def _json_schema() -> dict[str, Any]:
+    from crossfade.spec.schema import for_editors  # noqa: PLC0415 - reads reference.yaml, which few commands need
+
+    return for_editors(Spec)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of `crossfade.yaml` for editors: what can be said of a file without looking across keys."""
+    return copy.deepcopy(_json_schema())

@@ -1,0 +1,220 @@
+"""Hypothesis strategies: configurations of every shape, as plain data, and as YAML with known lines."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from hypothesis import strategies as st
+
+Path = tuple[str | int, ...]
+
+NAMES = st.from_regex(r"[a-z]([a-z0-9-]{0,10}[a-z0-9])?", fullmatch=True)
+VARIABLES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,10}", fullmatch=True).filter(
+    lambda name: name not in ("PORT", "HOST") and not name.startswith("CROSSFADE_")
+)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=20)
+LINE = st.text(st.characters(min_codepoint=32, max_codepoint=0x2FF, exclude_categories=("Cc", "Cs")), max_size=20)
+LABELS = st.text(st.characters(codec="utf-8", categories=("L", "N", "P", "S")), min_size=1, max_size=20)
+HEADERS = st.from_regex(r"X-[A-Za-z0-9-]{1,10}", fullmatch=True)
+PATHS = st.from_regex(r"/[a-z0-9/?=&_.{}-]{0,20}", fullmatch=True)
+PATTERNS = st.from_regex(r"\^?[a-z0-9.]{1,10}\$?", fullmatch=True)
+JSON_PATHS = st.from_regex(r"\$(\.[a-z]{1,5}|\[[0-9]\]){0,3}", fullmatch=True)
+PLAIN = TEXT | st.integers(-(2**53), 2**53) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False)
+
+
+def durations(low: float, high: float) -> st.SearchStrategy[str]:
+    """Texts of lengths of time between two, in seconds."""
+
+    def written(seconds: float) -> str:
+        return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+    units = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    whole = [
+        st.builds("{}{}".format, st.integers(math.ceil(low / size), math.floor(high / size)), st.just(unit))
+        for unit, size in units.items()
+        if math.ceil(low / size) <= math.floor(high / size)
+    ]
+    return st.floats(low, high).map(lambda s: round(s, 6)).filter(lambda s: low <= s <= high).map(written) | st.one_of(
+        whole
+    )
+
+
+def percentages(low: int = 0) -> st.SearchStrategy[str]:
+    """Texts of shares from ``low`` basis points on."""
+    return st.integers(low, 10_000).map(lambda bp: f"{bp / 100:g}%")
+
+
+def mappings(required: dict[str, Any], optional: dict[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """Mappings with some of the optional keys."""
+    return st.fixed_dictionaries(required, optional=optional)
+
+
+def commands() -> st.SearchStrategy[Any]:
+    """Commands as lists and as texts."""
+    words = st.lists(TEXT, max_size=4).map(lambda rest: ["./run", *rest])
+    return words | st.just("python3 app.py --port $PORT 'two words'")
+
+
+def expectations() -> st.SearchStrategy[Any]:
+    """What is expected at a JSON path."""
+    bounds = st.tuples(st.integers(-1000, 1000), st.integers(0, 1000))
+    return (
+        PLAIN
+        | PLAIN.map(lambda value: {"equals": value})
+        | bounds.map(lambda b: {"min": b[0], "max": b[0] + b[1]})
+        | st.floats(-1e9, 1e9).map(lambda low: {"min": low})
+        | st.booleans().map(lambda absent: {"absent": absent})
+    )
+
+
+def checks(capture: bool) -> st.SearchStrategy[dict[str, Any]]:
+    """Health checks, or with ``capture`` those of flows."""
+    optional = {
+        "method": st.sampled_from(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]),
+        "send_headers": st.dictionaries(HEADERS, LINE, max_size=2),
+        "send_body": TEXT,
+        "status": st.integers(100, 599) | st.lists(st.integers(100, 599), min_size=1, max_size=3, unique=True),
+        "json": st.dictionaries(JSON_PATHS, expectations(), max_size=3),
+        "body": PATTERNS,
+        "headers": st.dictionaries(HEADERS, PATTERNS, max_size=2),
+        "max_latency": durations(0.001, 4),
+        "timeout": durations(5, 300),
+    }
+    if capture:
+        optional["capture"] = st.dictionaries(VARIABLES, JSON_PATHS | HEADERS.map(lambda h: f"header:{h}"), max_size=2)
+    return mappings({"name": LABELS, "path": PATHS}, optional)
+
+
+def limits() -> st.SearchStrategy[dict[str, Any]]:
+    """Limits of a strategy."""
+    return mappings(
+        {},
+        {
+            "error_rate": percentages() | st.just("none"),
+            "p99": durations(0.001, 600) | st.just("none"),
+            "min_requests": st.integers(1, 10**9),
+            "when_unsure": st.sampled_from(["hold", "promote", "rollback"]),
+        },
+    )
+
+
+def strategies() -> st.SearchStrategy[dict[str, Any]]:
+    """Both kinds, with and without `kind` where it may be left out."""
+    blue_green = mappings(
+        {},
+        {"kind": st.just("blue-green"), "watch": durations(0, 604_800), "manual": st.booleans(), "limits": limits()},
+    )
+    weights = st.lists(st.integers(1, 10_000), min_size=1, max_size=5, unique=True).map(sorted)
+    steps = weights.flatmap(
+        lambda found: st.tuples(
+            *(
+                st.fixed_dictionaries({"weight": st.just(f"{bp / 100:g}%"), "duration": durations(0.1, 86_400)})
+                for bp in found
+            )
+        ).map(list)
+    )
+    return blue_green | mappings({"kind": st.just("canary"), "steps": steps}, {"limits": limits()})
+
+
+def environments() -> st.SearchStrategy[dict[str, Any]]:
+    """Up to three environments, each with a port of its own."""
+    ports = st.lists(st.integers(1, 65_535), min_size=3, max_size=3, unique=True)
+    contents = mappings(
+        {},
+        {
+            "bind": st.sampled_from(["127.0.0.1", "0.0.0.0", "::1", "10.1.2.3"]),  # noqa: S104 - nothing binds it
+            "runtime": st.just("process"),
+            "replicas": st.integers(1, 100),
+            "env": st.dictionaries(VARIABLES, TEXT, max_size=2),
+            "env_file": st.just(".env.production"),
+            "strategy": strategies(),
+            "warm_for": durations(0, 86_400),
+        },
+    )
+    found = st.dictionaries(NAMES, contents, min_size=1, max_size=3)
+    return st.tuples(found, ports).map(
+        lambda both: {
+            name: {**content, "port": port} for (name, content), port in zip(both[0].items(), both[1], strict=False)
+        }
+    )
+
+
+def sticky() -> st.SearchStrategy[dict[str, Any]]:
+    """What a client is known by."""
+    named = st.fixed_dictionaries({"by": st.sampled_from(["header", "cookie"]), "name": HEADERS})
+    return named | st.sampled_from([{}, {"by": "edge-cookie"}, {"by": "nothing"}])
+
+
+def _unique(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**item, "name": f"{item['name']}{number}"} for number, item in enumerate(items)]
+
+
+def specs() -> st.SearchStrategy[dict[str, Any]]:
+    """Whole valid configurations as plain data."""
+    flows = st.fixed_dictionaries(
+        {
+            "name": LABELS,
+            "open": st.lists(checks(True), min_size=1, max_size=2),
+            "continue": st.lists(checks(True), min_size=1, max_size=2),
+        }
+    )
+    return mappings(
+        {
+            "service": NAMES,
+            "run": mappings(
+                {"command": commands()},
+                {
+                    "env": st.dictionaries(VARIABLES, TEXT, max_size=3),
+                    "env_file": st.just("secrets/.env"),
+                    "replicas": st.integers(1, 100),
+                    "start_timeout": durations(0.1, 3600),
+                    "stop_timeout": durations(0.1, 3600),
+                },
+            ),
+            "health": st.lists(checks(False), min_size=1, max_size=3).map(_unique),
+            "environments": environments(),
+        },
+        {
+            "build": mappings(
+                {},
+                {"command": commands(), "output": st.just("dist/x"), "ignore": st.lists(st.just("*.log"), max_size=2)},
+            ),
+            "continuity": st.lists(flows, max_size=2).map(_unique),
+            "strategy": strategies(),
+            "sticky": sticky(),
+            "drain": mappings({}, {"timeout": durations(0, 86_400)}),
+            "warm_for": durations(0, 86_400),
+            "rollback": mappings({}, {"window": st.integers(3, 50)}),
+            "lease": durations(2, 600),
+            "request_timeout": durations(0.1, 86_400),
+        },
+    )
+
+
+def scalar(value: Any) -> str:
+    """A scalar, or an empty list or mapping, as YAML on one line."""
+    if isinstance(value, str):
+        quoted = json.dumps(value, ensure_ascii=False)
+        return "".join(c if 0x20 <= ord(c) < 0x7F or 0xA0 <= ord(c) < 0xD800 else f"\\U{ord(c):08x}" for c in quoted)
+    return json.dumps(value)
+
+
+def as_yaml(value: Any) -> tuple[str, dict[Path, int]]:
+    """YAML with one key or item a line, and the line of each by its path."""
+    lines: list[str] = []
+    places: dict[Path, int] = {}
+
+    def write(part: Any, path: Path, indent: str) -> None:
+        entries = list(part.items()) if isinstance(part, dict) else list(enumerate(part))
+        for step, content in entries:
+            head = "-" if isinstance(part, list) else f"{scalar(step)}:"
+            nested = isinstance(content, dict | list) and content
+            lines.append(f"{indent}{head}" if nested else f"{indent}{head} {scalar(content)}")
+            places[(*path, step)] = len(lines)
+            if nested:
+                write(content, (*path, step), indent + "  ")
+
+    write(value, (), "")
+    return "\n".join(lines) + "\n", places
