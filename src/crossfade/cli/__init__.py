@@ -1,0 +1,1 @@
+"""The command line. It talks to the API and shows what it says."""

@@ -1,0 +1,1 @@
+"""Durable rollouts: a thin interpreter of the pure state machine's actions."""

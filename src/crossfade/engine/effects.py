@@ -1,0 +1,237 @@
+"""Carries out the actions of a rollout. Each may be repeated after a crash and then does only what is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from crossfade.domain.actions import (
+    Action,
+    ClearSlot,
+    Close,
+    Commit,
+    Connect,
+    Discard,
+    Probe,
+    SetSplit,
+    Snapshot,
+    StartReplicas,
+)
+from crossfade.domain.environment import Environment, Occupant
+from crossfade.domain.errors import CrossfadeError, NotFound
+from crossfade.domain.health import CheckResult
+from crossfade.domain.receipt import build
+from crossfade.domain.release import Release
+from crossfade.domain.rollout import Phase, Rollout
+from crossfade.domain.traffic import PREVIEW_HEADER, Lease, Server, Slot
+from crossfade.domain.values import EnvKey, ReleaseNumber
+from crossfade.ports import Parts, ReplicaSpec, Route
+
+LOG_LINES = 20
+"""How many of a replica's last lines a failure shows."""
+
+
+class ProbeFailed(CrossfadeError):
+    """The candidate answered its health checks, but not as it should through the preview."""
+
+    code = "probe-failed"
+
+    def __init__(self, what: str, detail: tuple[str, ...]) -> None:
+        super().__init__(what)
+        self.detail = detail
+
+
+class Effects:
+    """Does what `decide` decided, with the real parts."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def carry_out(self, state: Rollout, action: Action, fence: int) -> None:
+        """Do one action. Raises CrossfadeError when it cannot be done."""
+        key = state.plan.key
+        match action:
+            case ClearSlot(slot=slot, keep=keep):
+                self._clear(key, slot, keep, fence)
+            case StartReplicas(slot=slot, release=release):
+                self._start(state, slot, release, fence)
+            case Connect(slot=slot, release=release):
+                self._connect(key, slot, release, fence)
+            case Probe(slot=slot, release=release):
+                self._probe(state, slot, release, fence)
+            case Snapshot(label=label):
+                self._snapshot(state, label)
+            case SetSplit():
+                self._set_split(state, action, fence)
+            case Commit(slot=slot, release=release):
+                self._commit(state, slot, release)
+            case Discard(slot=slot, release=release):
+                self._discard(state, slot, release, fence)
+            case Close():
+                self._close(state, fence)
+
+    # --- slots and replicas
+
+    def _clear(self, key: EnvKey, slot: Slot, keep: ReleaseNumber, fence: int) -> None:
+        environment = self._environment(key)
+        occupant = environment.slots.get(slot)
+        if occupant is not None and occupant.release != keep:
+            self.retire(key, slot, occupant, fence)
+
+    def retire(self, key: EnvKey, slot: Slot, occupant: Occupant, fence: int) -> None:
+        """No new requests for the occupant's replicas; the janitor stops them when they are drained."""
+        parts = self._parts
+        names = occupant.names(key)
+        timeout = parts.store.release(key.service, occupant.release).config.drain_timeout
+        try:
+            parts.router.drain_servers(key, slot, names, fence)
+        except NotFound:
+            pass  # the environment never came to be at the edge: its port was taken, say
+        parts.store.retire(key, slot, names, parts.now() + timeout)
+        parts.store.occupy(key, slot, None)
+
+    def _start(self, state: Rollout, slot: Slot, number: ReleaseNumber, fence: int) -> None:
+        parts = self._parts
+        key = state.plan.key
+        release = parts.store.release(key.service, number)
+        wrong = parts.artifacts.verify(release.digest)
+        if wrong:
+            raise NotFound(
+                f"The artifact of {number} cannot be used: {wrong}.", hint="Deploy it again from its source."
+            )
+        parts.router.ensure(Route.of(key, release.config), fence)
+        occupant = self._environment(key).slots.get(slot)
+        if occupant is None or occupant.release != number:
+            occupant = Occupant(number, state.id, release.config.replicas)
+            parts.store.occupy(key, slot, occupant)
+        parts.runtime.start(key, self._specs(key, slot, release, occupant), fence)
+
+    def _specs(self, key: EnvKey, slot: Slot, release: Release, occupant: Occupant) -> tuple[ReplicaSpec, ...]:
+        config = release.config
+        env: dict[str, str] = {
+            **dict(config.env),
+            **(self._parts.secrets.get(config.secrets) if config.secrets else {}),
+        }
+        env |= {
+            "CROSSFADE_SERVICE": key.service,
+            "CROSSFADE_ENVIRONMENT": key.environment,
+            "CROSSFADE_RELEASE": str(release.number),
+            "CROSSFADE_SLOT": slot.value,
+        }
+        folder = self._parts.artifacts.folder(release.digest)
+        return tuple(
+            ReplicaSpec(name, config.command, folder, env, stop_timeout=config.stop_timeout)
+            for name in occupant.names(key)
+        )
+
+    def _connect(self, key: EnvKey, slot: Slot, number: ReleaseNumber, fence: int) -> None:
+        occupant = self._environment(key).slots.get(slot)
+        names = frozenset(occupant.names(key)) if occupant is not None else frozenset()
+        servers = [Server(r.name, r.host, r.port) for r in self._parts.runtime.replicas(key) if r.name in names]
+        if len(servers) < len(names) or not servers:
+            raise NotFound(f"{number} has {len(servers)} of {len(names)} replicas in slot {slot}.")
+        self._parts.router.add_servers(key, slot, servers, fence)
+
+    # --- questions to the candidate
+
+    def _probe(self, state: Rollout, slot: Slot, number: ReleaseNumber, fence: int) -> None:
+        parts = self._parts
+        key = state.plan.key
+        config = parts.store.release(key.service, number).config
+        secret = parts.preview_secret(state.id)
+        parts.router.open_preview(key, slot, secret, fence)
+        preview: Mapping[str, str] = {PREVIEW_HEADER: secret}
+        url = config.url
+        self._demand(number, parts.prober.check(url, config.checks, preview), "through the edge's preview")
+        if state.plan.baseline is None:
+            return  # no session can have been opened on a slot that nobody was served by
+        for flow in config.flows:
+            results = parts.prober.flow(url, flow, {}, preview)
+            self._demand(number, results, f"in flow {flow.name!r}: a session opened on {state.plan.baseline} breaks")
+
+    @staticmethod
+    def _demand(number: ReleaseNumber, results: tuple[CheckResult, ...], where: str) -> None:
+        faults = tuple(f"{result.name}: {fault}" for result in results for fault in result.faults)
+        if faults:
+            raise ProbeFailed(f"{number} fails {where}: {faults[0]}", faults[1:])
+
+    # --- traffic
+
+    def _snapshot(self, state: Rollout, label: str) -> None:
+        try:
+            reading = self._parts.signals.read(state.plan.key)
+        except NotFound:
+            return  # nothing was served yet: the environment is new
+        self._parts.store.keep_reading(state.id, label, reading)
+
+    def _set_split(self, state: Rollout, action: SetSplit, fence: int) -> None:
+        parts = self._parts
+        key = state.plan.key
+        lease = None
+        if action.fallback is not None:
+            term = parts.store.release(key.service, state.plan.candidate).config.lease
+            lease = Lease(parts.now() + term, action.fallback)
+        try:
+            parts.router.set_split(key, action.split, lease, fence)
+        except NotFound:
+            if state.phase is not Phase.ROLLING_BACK:
+                raise
+            # Going back to an environment that never came to be at the edge: no traffic, nothing to move.
+
+    def _commit(self, state: Rollout, slot: Slot, number: ReleaseNumber) -> None:
+        parts = self._parts
+        now = parts.now()
+        warm_for = parts.store.release(state.plan.key.service, number).config.warm_for
+        parts.store.commit(state.id, slot, number, now + warm_for, now)
+
+    # --- the end
+
+    def _discard(self, state: Rollout, slot: Slot, number: ReleaseNumber, fence: int) -> None:
+        parts = self._parts
+        key = state.plan.key
+        occupant = self._environment(key).slots.get(slot)
+        if occupant is not None and occupant.release == number and occupant.warm_until is None:
+            self.retire(key, slot, occupant, fence)
+        if state.plan.baseline is not None:
+            baseline = parts.store.release(key.service, state.plan.baseline)
+            parts.router.ensure(Route.of(key, baseline.config), fence)
+
+    def _close(self, state: Rollout, fence: int) -> None:
+        parts = self._parts
+        now = parts.now()
+        try:
+            parts.router.close_preview(state.plan.key, fence)
+        except NotFound:
+            pass
+        outcome = Phase.PROMOTED if state.phase is Phase.PROMOTING else Phase.ROLLED_BACK
+        parts.store.close(state.id, write_receipt(parts, state, outcome, now), now)
+
+    def _environment(self, key: EnvKey) -> Environment:
+        environment = self._parts.store.environment(key)
+        if environment is None:
+            raise NotFound(f"There is no environment {key}.")
+        return environment
+
+
+def write_receipt(parts: Parts, state: Rollout, outcome: Phase, ended: float) -> dict[str, object]:
+    """The receipt from what is on record now."""
+    try:
+        failures = parts.signals.failures(state.plan.key, state.began)
+    except CrossfadeError:
+        failures = ()
+    return build(
+        replace(state, phase=outcome),
+        parts.store.journal(state.id),
+        parts.store.readings(state.id),
+        failures,
+        ended,
+    )
+
+
+def last_lines(parts: Parts, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The last log lines of the first of these replicas that said anything."""
+    for name in names:
+        lines = parts.runtime.logs(name, LOG_LINES)
+        if lines:
+            return (f"last lines of {name}:", *(f"  {line}" for line in lines))
+    return ("its replicas wrote nothing to their logs",) if names else ()

@@ -1,0 +1,183 @@
+"""Watches a rollout between its actions: health, lease, signals, and the verdict over the current step."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Sequence
+
+from crossfade.domain.analysis.judge import Verdict, judge
+from crossfade.domain.environment import Occupant
+from crossfade.domain.errors import CrossfadeError
+from crossfade.domain.release import BlueGreen, ReleaseConfig
+from crossfade.domain.rollout import Observed, Phase, Rollout
+from crossfade.domain.signal import Reading
+from crossfade.domain.traffic import Lease
+from crossfade.domain.values import EnvKey
+from crossfade.engine.effects import last_lines
+from crossfade.ports import Parts, Replica
+
+RECENT = 10.0
+"""Seconds that count as lately for the judge."""
+
+SERVING_INTERVAL = 1.0
+"""Seconds between health checks of a candidate that serves."""
+
+STALE_AFTER = 5.0
+"""A health check that has not come back for its timeout and this many seconds more counts as a fault."""
+
+
+class Health:
+    """Asks the candidate's replicas their health checks in a thread of its own, so that a hanging candidate
+
+    never keeps a lease from being renewed or a breach from being seen.
+    """
+
+    def __init__(self, parts: Parts, key: EnvKey, occupant: Occupant, config: ReleaseConfig, interval: float) -> None:
+        self._parts, self._key, self._occupant, self._config = parts, key, occupant, config
+        self._interval = interval
+        self._slowest = sum(check.timeout for check in config.checks) + STALE_AFTER
+        self._faults: tuple[str, ...] = ("not asked yet",)
+        self._restarts = 0
+        self._answered = parts.now()
+        self._first = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"health {key}", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+
+    def read(self) -> tuple[tuple[str, ...], int]:
+        """The faults now (none: healthy) and the most restarts of one replica. Waits for the very first answer."""
+        self._first.wait(timeout=self._slowest)
+        age = self._parts.now() - self._answered
+        if age > self._slowest + self._interval:
+            return (f"no health answer for {age:.0f} s", *self._faults), self._restarts
+        return self._faults, self._restarts
+
+    def _run(self) -> None:
+        names = self._occupant.names(self._key)
+        while not self._stop.is_set():
+            try:
+                known = {r.name: r for r in self._parts.runtime.replicas(self._key)}
+                replicas = [known.get(name) for name in names]
+                faults = tuple(f for name, r in zip(names, replicas, strict=True) for f in self._ask(name, r))
+                restarts = max((r.restarts for r in replicas if r), default=0)
+            except CrossfadeError as error:
+                faults, restarts = (str(error),), self._restarts
+            except Exception as error:  # noqa: BLE001 - a guard that dies in silence is worse than one that complains
+                faults, restarts = (f"the health check itself failed: {error!r}",), self._restarts
+            self._faults, self._restarts, self._answered = faults, restarts, self._parts.now()
+            self._first.set()
+            self._stop.wait(self._interval)
+
+    def _ask(self, name: str, replica: Replica | None) -> Sequence[str]:
+        if replica is None:
+            return [f"{name} is not there"]
+        if replica.state in ("exited", "stopped"):
+            return [f"{name} {replica.detail or replica.state}"]
+        url = f"http://{replica.host}:{replica.port}"
+        results = self._parts.prober.check(url, self._config.checks, {})
+        faults = [f"{name}: {r.name}: {fault}" for r in results for fault in r.faults]
+        if replica.state == "running" and any("refused" in fault for fault in faults):
+            faults[0] += f" (it runs, but nothing listens on port {replica.port}: does it use $PORT?)"
+        return faults
+
+
+class Observer:
+    """Observes one rollout; used by one thread."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._health: Health | None = None
+        self._health_for: tuple[str, Phase, int] | None = None
+        self._recent: deque[Reading] = deque()
+        self._step: tuple[Phase, int, float] | None = None
+        self._mark: Reading | None = None
+        self._renewed = 0.0
+
+    def close(self) -> None:
+        """Stop asking."""
+        if self._health is not None:
+            self._health.stop()
+            self._health = None
+
+    def interval(self, state: Rollout) -> float:
+        """Seconds until the next look is worth it."""
+        return 0.05 if state.phase is Phase.CHECKING else 0.25
+
+    def observe(self, state: Rollout, fence: int) -> Observed:
+        """One look. Never raises CrossfadeError: what cannot be seen is said as a fault, or leaves no verdict."""
+        parts = self._parts
+        key, plan = state.plan.key, state.plan
+        config = parts.store.release(key.service, plan.candidate).config
+        faults, restarts = self._ask(state, config)
+        lapsed, verdict = False, None
+        if state.phase in (Phase.SHIFTING, Phase.WATCHING):
+            lapsed = self._renew(state, config, fence)
+            verdict = self._judge(state)
+        detail: tuple[str, ...] = ()
+        if faults or (verdict is not None and verdict.finding == "fail"):
+            detail = self._log_lines(key, state)
+        return Observed(parts.now(), faults, restarts, lapsed, verdict, detail)
+
+    def _ask(self, state: Rollout, config: ReleaseConfig) -> tuple[tuple[str, ...], int]:
+        environment = self._parts.store.environment(state.plan.key)
+        occupant = environment.slots.get(state.plan.slot) if environment else None
+        if occupant is None:
+            return (f"slot {state.plan.slot} is empty",), 0
+        wanted = (str(occupant), state.phase, state.step)
+        if self._health_for != wanted:
+            self.close()
+            interval = config.check_interval if state.phase is Phase.CHECKING else SERVING_INTERVAL
+            self._health = Health(self._parts, state.plan.key, occupant, config, interval)
+            self._health_for = wanted
+        assert self._health is not None
+        return self._health.read()
+
+    def _log_lines(self, key: EnvKey, state: Rollout) -> tuple[str, ...]:
+        environment = self._parts.store.environment(key)
+        occupant = environment.slots.get(state.plan.slot) if environment else None
+        try:
+            return last_lines(self._parts, occupant.names(key)) if occupant else ()
+        except CrossfadeError as error:
+            return (f"its logs cannot be read: {error}",)
+
+    def _renew(self, state: Rollout, config: ReleaseConfig, fence: int) -> bool:
+        """Renew the lease when a quarter of it is over; True when the edge had let it lapse."""
+        parts = self._parts
+        now = parts.now()
+        if now - self._renewed < config.lease / 4:
+            return False
+        try:
+            kept = parts.router.renew(state.plan.key, Lease(now + config.lease, state.plan.home), fence)
+        except CrossfadeError:
+            return False  # the edge is restarting: it keeps the lease on disk, and is asked again at the next look
+        self._renewed = now
+        return not kept
+
+    def _judge(self, state: Rollout) -> Verdict | None:
+        parts = self._parts
+        step = (state.phase, state.step, state.entered)
+        if self._step != step:
+            label = "switch" if isinstance(state.plan.strategy, BlueGreen) else f"step-{state.step}"
+            marks = parts.store.readings(state.id)
+            again = f"{label}-again-{state.lapses}"
+            self._step, self._mark = step, marks.get(again, marks.get(label))
+            self._recent.clear()
+        try:
+            reading = parts.signals.read(state.plan.key)
+        except CrossfadeError:
+            return None
+        while len(self._recent) > 1 and self._recent[1].at <= reading.at - RECENT:
+            self._recent.popleft()
+        self._recent.append(reading)
+        slot = state.plan.slot
+        whole = reading.since(self._mark)
+        return judge(
+            state.plan.limits,
+            whole.facts(slot),
+            reading.since(self._recent[0]).facts(slot),
+            whole.facts(slot.other),
+        )
