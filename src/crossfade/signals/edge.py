@@ -1,0 +1,431 @@
+"""The port `Signals` on the edge: exact counters, sampled latencies, and each failed request.
+
+Counters come from the workers' statistics. A reload replaces the worker; the old one finishes its requests, and as
+long as it has any it is asked too. To get its last count, one connection to it is held open, which keeps it from
+exiting before it was read. So counts go on over reloads. They are lost when the edge is killed, and when it
+reloads while nobody reads: then the segment changes.
+
+Latencies and failures are log lines in two rings in the edge's memory, followed over the same socket. A ring costs a
+request no system call, waits for nobody, and still has the last thousands of failures for a reader that was away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import select
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from crossfade.domain.analysis import latency
+from crossfade.domain.errors import NotFound, Unavailable
+from crossfade.domain.signal import Failure, Latencies, Reading
+from crossfade.domain.traffic import Counters, Slot
+from crossfade.domain.values import EnvKey
+from crossfade.signals.statistics import (
+    Place,
+    Statistics,
+    Worker,
+    cause_of,
+    failure,
+    place_of,
+    read_statistics,
+    read_worker,
+    variables_wanted,
+)
+
+SOCKET: Final = "edge.sock"
+FILE: Final = "signals.json"
+PATIENCE: Final = 3.0
+REMEMBERED: Final = 20_000
+SAVED_EVERY: Final = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class EdgeSignals:
+    """`ports.Signals` of the edge whose socket is in ``run``; what must outlive this process is kept in ``folder``.
+
+    `read` works by itself. `start` adds a thread that follows the rings and looks for new workers ``every`` so many
+    seconds; without it, samples and failures are taken in only when something is read. ``now`` gives epoch seconds.
+    """
+
+    def __init__(self, folder: Path, run: Path, every: float = 1.0, now: Callable[[], float] = time.time) -> None:
+        self._file, self._path, self._every, self._now = folder / FILE, str(run / SOCKET), every, now
+        self._lock = threading.RLock()
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._followed: dict[tuple[int, int], _Followed] = {}
+        self._current: tuple[int, int] | None = None
+        self._generation = 0
+        self._segment = ""
+        self._base: dict[Place, Counters] = {}
+        self._histograms: dict[Place, dict[int, int]] = {}
+        self._failures: dict[EnvKey, deque[Failure]] = {}
+        self._saved_at = 0.0
+        self._dirty = False
+        self.malformed = 0
+        """Log lines that were not understood, and ignored."""
+        self._met_any = False
+        self._known: tuple[int, int] | None = None
+        self._load()
+
+    # --- the port
+
+    def read(self, key: EnvKey) -> Reading:
+        with self._lock:
+            statistics = self._poll(PATIENCE)
+            self._pump()
+            if key not in statistics.present:
+                raise NotFound(f"The edge has no environment {key}.", hint="Deploy it first.")
+            slots = {slot: self._total((key, slot)) for slot in Slot}
+            histograms = {
+                slot: Latencies(tuple(sorted(self._histograms.get((key, slot), {}).items()))) for slot in Slot
+            }
+            return Reading(self._now(), self._segment, slots, self._total((key, None)), histograms)
+
+    def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
+        with self._lock:
+            with contextlib.suppress(Unavailable):
+                self._poll(0.0)
+            self._pump()
+            return tuple(sorted((f for f in self._failures.get(key, ()) if f.at > since), key=lambda f: f.at))
+
+    # --- the reader
+
+    def start(self) -> None:
+        """Follow the edge in a thread of its own, until `stop`."""
+        if self._thread is None:
+            self._stopping.clear()
+            self._thread = threading.Thread(target=self._follow, name="edge-signals", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, write down what was counted, and let go of the edge."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join(timeout=10)
+            self._thread = None
+        with self._lock:
+            self._save()
+            for followed in self._followed.values():
+                followed.close()
+            self._followed.clear()
+            self._failures.clear()  # the edge still has them, for whoever reads next
+            self._known, self._current, self._met_any = self._current or self._known, None, False
+
+    def _follow(self) -> None:
+        due = 0.0
+        while not self._stopping.is_set():
+            try:
+                if time.monotonic() >= due:
+                    due = time.monotonic() + self._every
+                    with self._lock, contextlib.suppress(Unavailable):
+                        self._poll(0.0)
+                with self._lock:
+                    rings = [ring.connection for followed in self._followed.values() for ring in followed.rings]
+                wait = min(0.25, max(0.01, due - time.monotonic()))
+                if not rings:
+                    self._stopping.wait(wait)
+                    continue
+                with contextlib.suppress(OSError, ValueError):  # another thread may have closed one meanwhile
+                    if select.select(rings, [], [], wait)[0]:
+                        self._stopping.wait(0.02)  # a burst is cheaper to read together
+                with self._lock:
+                    self._pump()
+                    if self._dirty and time.monotonic() - self._saved_at > SAVED_EVERY:
+                        self._save()
+            except Exception:
+                log.exception("The edge's signals could not be read; trying again")
+                self._stopping.wait(1.0)
+
+    # --- counters
+
+    def _total(self, place: Place) -> Counters:
+        total = self._base.get(place, Counters())
+        open_now = 0
+        for followed in self._followed.values():
+            counters = followed.count(place)
+            total = total.plus(counters)
+            open_now += counters.open
+        return replace(total, open=open_now)
+
+    def _poll(self, patience: float) -> Statistics:
+        """Bring every worker's counts up to date. Raises Unavailable when no worker serves."""
+        try:
+            worker, stat, variables = self._ask_serving(patience)
+        except Unavailable:
+            self._settle(None)
+            raise
+        if worker.identity not in self._followed:
+            self._settle(worker.identity)  # whether the one before it is still there decides if counts go on
+            self._meet(worker)
+        self._current, self._generation = worker.identity, worker.generation
+        statistics = read_statistics(stat, variables)
+        self._heard(self._followed[worker.identity], statistics)
+        self._settle(worker.identity)
+        return statistics
+
+    def _meet(self, worker: Worker) -> None:
+        """A worker that was not seen before: the next after a reload, or the first of a new segment."""
+        continues = worker.identity == self._known or (
+            self._current is not None and self._segment != "" and worker.generation - self._generation in (0, 1)
+        )
+        if not continues:
+            for followed in self._followed.values():
+                followed.close()
+            self._followed.clear()
+            self._segment = f"{worker.started}-{worker.pid}-{os.urandom(3).hex()}"
+            self._base.clear()
+            self._histograms.clear()
+        # All samples of a worker that began while this reader was there are new to it.
+        self._followed[worker.identity] = _Followed(self._path, from_the_beginning=self._met_any)
+        self._known, self._current, self._met_any = None, worker.identity, True
+        self._save()
+
+    def _settle(self, serving: tuple[int, int] | None) -> None:
+        """Take the last counts of workers that are done, and let them go."""
+        for identity, followed in list(self._followed.items()):
+            if identity == serving:
+                continue
+            try:
+                worker = read_worker(followed.ask("show info"))
+                stat = followed.ask("show stat")
+                wanted = variables_wanted(stat)
+                self._heard(followed, read_statistics(stat, "".join(followed.ask(command) for command in wanted)))
+            except (OSError, ValueError):
+                # It was killed with whatever it had not told yet.
+                self._pump_one(followed)
+                followed.close()
+                del self._followed[identity]
+                if identity == self._current:
+                    self._current, self._segment = None, ""
+                else:
+                    self._keep(followed)
+                continue
+            if worker.stopping and worker.connections == 0:
+                self._pump_one(followed)
+                followed.close()
+                del self._followed[identity]
+                self._keep(followed)
+                self._save()
+
+    def _heard(self, followed: _Followed, statistics: Statistics) -> None:
+        """Take a worker's newest counts, and remember the failures among them that no log line tells of."""
+        followed.statistics = statistics
+        for place, silent in statistics.silent.items():
+            known = followed.silent.get(place, silent if followed.was_running else 0)
+            kept = self._failures.setdefault(place[0], deque(maxlen=REMEMBERED))
+            kept.extend([failure(self._now(), place[1], 0, "response")] * (silent - known))
+            followed.silent[place] = max(known, silent)
+
+    def _keep(self, followed: _Followed) -> None:
+        for place in followed.statistics.counters:
+            self._base[place] = self._base.get(place, Counters()).plus(followed.count(place))
+
+    def _ask_serving(self, patience: float) -> tuple[Worker, str, str]:
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                with _Session(self._path) as session:
+                    worker, stat = read_worker(session.ask("show info")), session.ask("show stat")
+                    wanted = variables_wanted(stat)
+                    return worker, stat, "".join(session.ask(command) for command in wanted)
+            except (OSError, ValueError) as error:
+                if time.monotonic() >= deadline:
+                    raise Unavailable(
+                        "The edge does not answer.",
+                        hint="It is restarted by itself within seconds; if not, see `crossfade doctor`.",
+                    ) from error
+                time.sleep(0.02)
+
+    # --- log lines
+
+    def _pump(self) -> None:
+        for followed in self._followed.values():
+            self._pump_one(followed)
+
+    def _pump_one(self, followed: _Followed) -> None:
+        for ring in followed.rings:
+            for line in ring.lines():
+                try:
+                    self._take(line, ring.failures, followed)
+                except (ValueError, IndexError):
+                    self.malformed += 1
+
+    def _take(self, line: bytes, failures: bool, followed: _Followed) -> None:
+        proxy, server, status, termination, at, took = line.split(b" ")
+        place = place_of(proxy.decode("ascii"))
+        if place is None:
+            return
+        if failures:
+            code = int(status)
+            if termination in (b"KD", b"KL") and server != b"_elsewhere":
+                followed.ended_by_us[place] = followed.ended_by_us.get(place, 0) + 1
+            cause = cause_of(code, termination.decode("ascii"), server.decode("ascii"), proxy.endswith(b"._nobody"))
+            if cause:
+                kept = self._failures.setdefault(place[0], deque(maxlen=REMEMBERED))
+                kept.append(failure(int(at) / 1e6, place[1], code, cause))
+        elif took != b"-" and status != b"101" and place[1] is not None and server != b"_elsewhere":
+            histogram = self._histograms.setdefault(place, {})
+            bucket = latency.bucket_of(int(took) / 1e6)
+            histogram[bucket] = histogram.get(bucket, 0) + 1
+            self._dirty = True
+
+    # --- on disk
+
+    def _save(self) -> None:
+        """What another process needs to go on counting. Best effort: without it, a new segment begins."""
+        base = dict(self._base)
+        for identity, followed in self._followed.items():
+            if identity != self._current:
+                for place in followed.statistics.counters:
+                    base[place] = base.get(place, Counters()).plus(followed.count(place))
+        data = {
+            "segment": self._segment,
+            "worker": self._current or self._known,
+            "base": [[*_name(place), c.requests, c.errors, c.retries, c.by_cause] for place, c in base.items()],
+            "histograms": [[*_name(place), sorted(h.items())] for place, h in self._histograms.items()],
+        }
+        temporary = self._file.with_suffix(".new")
+        try:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+                json.dump(data, file, separators=(",", ":"))
+            os.replace(temporary, self._file)
+        except OSError as error:
+            log.warning("The counts at the edge could not be written down: %s", error.strerror)
+        self._saved_at, self._dirty = time.monotonic(), False
+
+    def _load(self) -> None:
+        try:
+            data: Mapping[str, Any] = json.loads(self._file.read_bytes())
+            worker = data["worker"]
+            base = {
+                _place(k, s): Counters(r, e, n, 0, tuple(map(tuple, causes))) for k, s, r, e, n, causes in data["base"]
+            }
+            histograms = {_place(k, s): {int(b): int(n) for b, n in counts} for k, s, counts in data["histograms"]}
+            if worker:
+                self._known = (int(worker[0]), int(worker[1]))
+                self._segment, self._base, self._histograms = str(data["segment"]), base, histograms
+        except (OSError, ValueError, KeyError, TypeError):
+            pass  # counted anew, in a new segment
+
+
+class _Followed:
+    """One worker: a connection that is held open to read its last counts, and its two rings."""
+
+    def __init__(self, path: str, from_the_beginning: bool) -> None:
+        self.statistics = Statistics()
+        self.silent: dict[Place, int] = {}
+        self.ended_by_us: dict[Place, int] = {}
+        """Streams that were still open when their replica's drain time was over: cut on purpose, no failures."""
+        self.was_running = not from_the_beginning
+        self._session = _Session(path)
+        skip = "" if from_the_beginning else " -n"
+        self.rings = [_Ring(path, f"show events samples -w{skip}", False), _Ring(path, "show events failures -w", True)]
+
+    def count(self, place: Place) -> Counters:
+        """What this worker counted, less the answers that broke off because we ended them."""
+        counters = self.statistics.counters.get(place, Counters())
+        causes = dict(counters.by_cause)
+        ours = min(self.ended_by_us.get(place, 0), causes.get("broken", 0))
+        if not ours:
+            return counters
+        causes["broken"] -= ours
+        left = tuple(sorted((cause, count) for cause, count in causes.items() if count))
+        return replace(counters, errors=counters.errors - ours, by_cause=left)
+
+    def ask(self, command: str) -> str:
+        return self._session.ask(command)
+
+    def close(self) -> None:
+        self._session.close()
+        for ring in self.rings:
+            ring.connection.close()
+        self.rings = []
+
+
+class _Ring:
+    """A ring of log lines that is followed."""
+
+    def __init__(self, path: str, command: str, failures: bool) -> None:
+        self.failures = failures
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self.connection.settimeout(2.0)
+            self.connection.connect(path)
+            self.connection.sendall(command.encode() + b"\n")
+            self.connection.setblocking(False)
+        except OSError:
+            self.connection.close()
+            raise
+        self._rest = b""
+
+    def lines(self) -> list[bytes]:
+        """What has come since, at most a few megabytes at once; a longer line than a kilobyte is dropped."""
+        chunks = [self._rest]
+        for _ in range(64):
+            try:
+                chunk = self.connection.recv(65536)
+            except OSError:  # nothing more now, or gone
+                break
+            if not chunk:
+                break
+            chunks.append(chunk)
+        *lines, rest = b"".join(chunks).split(b"\n")
+        self._rest = rest if len(rest) < 1024 else b""
+        return [line for line in lines if line]
+
+
+class _Session:
+    """A connection on which commands are asked one after the other."""
+
+    def __init__(self, path: str) -> None:
+        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            self._connection.settimeout(3.0)
+            self._connection.connect(path)
+            self._connection.sendall(b"prompt\n")
+            self._until_prompt()
+        except OSError:
+            self._connection.close()
+            raise
+
+    def ask(self, command: str) -> str:
+        """Raises OSError when the worker is gone."""
+        self._connection.sendall(command.encode() + b"\n")
+        return self._until_prompt()
+
+    def _until_prompt(self) -> str:
+        data = bytearray()
+        while not data.endswith(b"\n> "):
+            chunk = self._connection.recv(65536)
+            if not chunk:
+                raise ConnectionResetError("the edge closed the connection")
+            data += chunk
+        return data[:-2].decode(errors="replace")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def __enter__(self) -> _Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _name(place: Place) -> tuple[str, str]:
+    return str(place[0]), place[1].value if place[1] else ""
+
+
+def _place(key: str, slot: str) -> Place:
+    return EnvKey.parse(key), Slot(slot) if slot else None
