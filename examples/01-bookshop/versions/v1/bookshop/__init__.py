@@ -1,0 +1,1 @@
+"""A small bookshop on the web, of Python's standard library and SQLite alone."""

@@ -1,0 +1,3 @@
+"""Which version of the shop this is; every answer says so in the header ``X-Bookshop-Version``."""
+
+VERSION = "v2"
