@@ -155,7 +155,7 @@ class LocalServer:
             key = next(
                 line.split(": ")[1] for line in head.split("\r\n") if line.lower().startswith("sec-websocket-key")
             )
-            token = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()  # noqa: S324 - RFC 6455
+            token = hashlib.sha1((key + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11").encode()).digest()  # noqa: S324 - RFC 6455 wants it
             writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
             writer.write(b"Sec-WebSocket-Accept: " + base64.b64encode(token) + b"\r\n\r\n")
             message, last = b"\x81\x05hello", b"\x88\x02\x03\xe9"

@@ -33,6 +33,7 @@ def rig() -> Iterator[Rig]:
 def signals(rig: Rig) -> Iterator[EdgeSignals]:
     signals = rig.signals()
     signals.start()
+    signals.failures(rig.key(), 0)  # from here on it follows the edge
     yield signals
     signals.stop()
 
@@ -194,6 +195,7 @@ def test_a_reader_that_restarts_goes_on_where_it_was(rig: Rig) -> None:
     shop = rig.environment(green=0)
     first = rig.signals()
     first.start()
+    first.read(shop.key)
     for _ in range(5):
         shop.get()
     shop.get("/status/500")

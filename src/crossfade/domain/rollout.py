@@ -358,7 +358,7 @@ def _go_on(state: Rollout, now: float) -> Rollout:
         return _step(state, 0, now)
     left = state.entered + _duration(state) - now
     if left > 0:
-        return replace(state, waiting=f"{show_duration(_duration(state))} at {state.weight}")
+        return replace(state, waiting="")
     if isinstance(plan.strategy, BlueGreen):
         # The watch is there to pull back; nobody may have asked anything of a quiet service in its time.
         return _promote(state, "", now)

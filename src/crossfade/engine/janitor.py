@@ -18,7 +18,8 @@ log = logging.getLogger("crossfade.janitor")
 INTERVAL = 0.5
 """Seconds between rounds while there is something to do."""
 
-IDLE_INTERVAL = 1.0
+IDLE_INTERVAL = 5.0
+"""Seconds between rounds when nothing is due; a rollout that leaves something behind wakes the janitor at once."""
 
 
 class Janitor:
@@ -29,18 +30,25 @@ class Janitor:
         self._effects = effects
         self._revive = revive
         self._stop = threading.Event()
+        self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="janitor", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
+    def wake(self) -> None:
+        """There may be something to do."""
+        self._wake.set()
+
     def stop(self) -> None:
         self._stop.set()
+        self._wake.set()
         if self._thread.is_alive():
             self._thread.join(timeout=5)
 
     def _run(self) -> None:
         while not self._stop.is_set():
+            self._wake.clear()
             busy = False
             for chore in (self._revive, self.complete_receipts, self.cool_down, self.finish_retirements):
                 try:
@@ -49,7 +57,10 @@ class Janitor:
                     log.warning("%s: %s", chore.__name__, error)
                 except Exception:
                     log.exception("%s", chore.__name__)
-            self._stop.wait(INTERVAL if busy else IDLE_INTERVAL)
+            if busy:
+                self._stop.wait(INTERVAL)
+            else:
+                self._wake.wait(IDLE_INTERVAL)
 
     def finish_retirements(self) -> bool:
         """Stop replicas that have drained or whose time is up. True while some are left."""

@@ -31,6 +31,9 @@ log = logging.getLogger("crossfade.engine")
 PATIENCE: Final = 10.0
 """Seconds for which an action is tried again while a part does not answer (the edge restarts in under one)."""
 
+LEAVES_SOMETHING: Final = ("clear-slot", "commit", "discard", "close")
+"""Actions after which the janitor has something to do."""
+
 BORING: Final = ("observed", "verdict", "waiting")
 """What an uneventful look may change in a state."""
 
@@ -67,6 +70,9 @@ class Engine:
             "application_version": "1",
             "executor_id": "local",
             "log_level": "WARNING",
+            # Neither notifications nor schedules of DBOS are used; looking for them ten times a second costs a percent.
+            "notification_listener_polling_interval_sec": 10.0,
+            "scheduler_polling_interval_sec": 60.0,
         }
         DBOS(config=config)
         DBOS.launch()
@@ -166,6 +172,8 @@ class Engine:
         while True:
             try:
                 self._effects.carry_out(state, action, fence)
+                if action.kind in LEAVES_SOMETHING:
+                    self._janitor.wake()
                 return Done(action.id)
             except ProbeFailed as error:
                 return Failed(action.id, error.what, (*error.detail, *self._lines(state)))

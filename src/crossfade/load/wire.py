@@ -1,8 +1,6 @@
 """HTTP/1.1 from the client's side, as little of it as a load generator needs: one exchange at a time on a kept connection.
 
-Answers are read to their end and thrown away, save for the head. Written by hand for its price: a request costs about
-a quarter of what it costs through aiohttp (docs/decisions/0006), so that the generator stays out of the way of what it
-measures when both share a machine.
+Answers are read to their end and thrown away, save for the head. Why it is not a library: docs/decisions/0006.
 """
 
 from __future__ import annotations

@@ -23,12 +23,10 @@ from typing import Final
 
 from crossfade.domain.errors import Invalid
 from crossfade.domain.traffic import Server, Slot, Sticky, StickyBy
-from crossfade.domain.values import parse_name
 from crossfade.ports import Route
-from crossfade.routers.haproxy.state import EnvironmentState, State
+from crossfade.routers.haproxy.state import WEIGHTS, EnvironmentState, State, encode_weights, name_of
 
 CONFIG: Final = "haproxy.cfg"
-WEIGHTS: Final = "weights.map"
 PREVIEWS: Final = "previews.map"
 HOLDS: Final = "holds.map"
 LUA: Final = "edge.lua"
@@ -128,12 +126,6 @@ def endpoint(host: str, port: int) -> str:
     return f"[{ip}]:{port}" if ip.version == 6 else f"{ip}:{port}"
 
 
-def proxy_name(route: Route) -> str:
-    """The name of an environment in the edge and in its maps."""
-    parse_name("service", route.key.service)
-    return f"{route.key.service}.{route.key.environment}"
-
-
 def render(state: State, run: Path, options: Options) -> str:
     """The whole haproxy.cfg. Servers that drain come back with weight 0, which is how HAProxy spells it."""
     parts = [_head(state, run, options)]
@@ -143,13 +135,10 @@ def render(state: State, run: Path, options: Options) -> str:
 
 
 def render_maps(state: State) -> Mapping[str, str]:
-    """The files that change with the traffic. Leases are comments to HAProxy, and read by edge.lua."""
-    weights, previews, holds = [], [], []
-    for _, environment in sorted(state.environments.items()):
-        name = proxy_name(environment.route)
-        weights.append(f"{name} {environment.split.green.bp}")
-        if environment.lease is not None:
-            weights.append(f"# lease {name} {environment.lease.expires:.3f} {environment.lease.fallback.green.bp}")
+    """The files that change with the traffic."""
+    previews, holds = [], []
+    for key, environment in sorted(state.environments.items()):
+        name = name_of(key)
         if environment.preview is not None:
             previews.append(f"{name} {preview_value(*environment.preview)}")
         if environment.hold_until > 0:
@@ -157,7 +146,7 @@ def render_maps(state: State) -> Mapping[str, str]:
     return {
         PREVIEWS: "".join(line + "\n" for line in previews),
         HOLDS: "".join(line + "\n" for line in holds),
-        WEIGHTS: "".join(line + "\n" for line in weights),
+        WEIGHTS: encode_weights(state),
     }
 
 
@@ -215,7 +204,7 @@ defaults
 
 def _environment(environment: EnvironmentState, run: Path) -> str:
     route = environment.route
-    name = proxy_name(route)
+    name = name_of(route.key)
     only6 = " v6only" if address(route.bind, "bind").version == 6 else ""
     patience = round(route.request_timeout * 1000)
     rules = "\n".join(f"    {rule}" for rule in (*_entrance(name), *_bucket(route), *_exit(name)))
@@ -296,14 +285,14 @@ def _slot(environment: EnvironmentState, slot: Slot, run: Path) -> str:
         for m in environment.of(slot)
     )
     # How often the edge had to answer for this slot itself, by status: no statistic of HAProxy's own says so.
-    counted = proxy_name(route).replace("-", "_")
+    counted = name_of(route.key).replace("-", "_")
     blames = "\n".join(
         f"    http-after-response set-var(proc.e{status}.{counted}.{slot}) var(proc.e{status}.{counted}.{slot},0),add(1)"
         f" if {{ status {status} }}"
         for status in (502, 503, 504)
     )
     return f"""
-backend {proxy_name(route)}.{slot}
+backend {name_of(route.key)}.{slot}
     timeout server {round(route.request_timeout * 1000)}ms
     http-request set-header X-Crossfade-Slot {slot}
     http-request set-timeout server var(txn.left) if {{ var(txn.left) -m found }}

@@ -28,11 +28,16 @@ from crossfade.routers.haproxy.client import EdgeClient, Row, generation_of, has
 from crossfade.routers.haproxy.process import fault_of, files
 from crossfade.routers.haproxy.state import (
     FILE,
+    WEIGHTS,
     EnvironmentState,
     Member,
     State,
     encode,
+    encode_weights,
+    marks,
+    name_of,
     read_state,
+    settle,
     write_files,
 )
 
@@ -58,7 +63,7 @@ class HAProxyRouter:
         self._folder, self._run, self._options, self._now = folder, run, options or config.Options(), now
         self._client = EdgeClient(run)
         self._lock = threading.RLock()
-        self._cached: tuple[tuple[int, int, int], State] | None = None
+        self._cached: tuple[tuple[tuple[int, int, int], ...], State] | None = None
 
     # --- environments
 
@@ -91,7 +96,7 @@ class HAProxyRouter:
         with self._locked():
             state = self._state()
         environment = self._environment(state, key)
-        name = config.proxy_name(environment.route)
+        name = name_of(key)
         answer = self._client.ask(f"crossfade state {name}", "show stat")
         green, word = answer.split("\n", 1)[0].split()
         if green == "-" or not has_backend(answer, f"{name}.blue"):
@@ -129,7 +134,7 @@ class HAProxyRouter:
                 if server.name not in kept or kept[server.name].server != server:
                     kept[server.name] = Member(server, "draining")
             self._save(state.put(environment.with_members(slot, tuple(kept.values()))), structure=True)
-            backend = f"{config.proxy_name(environment.route)}.{slot}"
+            backend = f"{name_of(key)}.{slot}"
             ready = {name for name, member in kept.items() if member.standing == "ready"}
             self._place(key, backend, servers, ready)
         self._await(backend, names, _reached, UP_WITHIN)
@@ -148,7 +153,7 @@ class HAProxyRouter:
                 replace(m, standing="draining") if m.server.name in known else m for m in environment.of(slot)
             )
             self._save(state.put(environment.with_members(slot, members)), structure=True)
-            backend = f"{config.proxy_name(environment.route)}.{slot}"
+            backend = f"{name_of(key)}.{slot}"
             if known:
                 self._tell([f"set server {backend}/{name} state drain" for name in known], absent_is_fine=True)
 
@@ -157,7 +162,7 @@ class HAProxyRouter:
             environment = self._environment(state, key)
             members = tuple(m for m in environment.of(slot) if m.server.name not in names)
             self._save(state.put(environment.with_members(slot, members)), structure=True)
-        backend = f"{config.proxy_name(environment.route)}.{slot}"
+        backend = f"{name_of(key)}.{slot}"
         present = [name for name in rows(self._client.ask("show stat"), backend) if name in names]
         for name in present:
             self._delete(f"{backend}/{name}")
@@ -169,15 +174,17 @@ class HAProxyRouter:
             _check_lease(lease)
         with self._turn(key, fence) as state:
             environment = self._environment(state, key)
-            self._save(state.put(replace(environment, split=split, lease=lease, lapsed=False)))
-            term = f"{lease.expires:.3f} {lease.fallback.green.bp}" if lease else "- -"
-            self._order(f"crossfade split {config.proxy_name(environment.route)} {split.green.bp} {term}")
+            after = state.put(replace(environment, split=split, lease=lease, lapsed=False))
+            self._save_weights(self._state(), after)
+            term = f"{lease.expires!r} {lease.fallback.green.bp}" if lease else "- -"
+            self._order(f"crossfade split {name_of(key)} {split.green.bp} {term}")
+            self._settle()
 
     def renew(self, key: EnvKey, lease: Lease, fence: int) -> bool:
         _check_lease(lease)
         with self._turn(key, fence) as state:
             environment = self._environment(state, key)
-            name = config.proxy_name(environment.route)
+            name = name_of(key)
             # Asked before anything is written: were the disk to hold a longer lease than the edge, a restart of
             # the edge would bring a lapsed split back. The edge's own renew below still has the last word.
             word = self._client.ask(f"crossfade state {name}").split("\n", 1)[0].split()[-1]
@@ -190,11 +197,12 @@ class HAProxyRouter:
                         hint="Give a lease with the split.",
                     )
             if word == "leased":
-                self._save(state.put(replace(environment, lease=lease)))
-                renewal = f"crossfade renew {name} {lease.expires:.3f} {lease.fallback.green.bp}"
+                self._save_weights(self._state(), state.put(replace(environment, lease=lease)))
+                renewal = f"crossfade renew {name} {lease.expires!r} {lease.fallback.green.bp}"
                 word = self._client.ask(renewal).strip()
                 if word == "done":
                     self._tell_old(renewal)
+                    self._settle()
                     return True
             self._save(state.put(environment.lapse()))
             return False
@@ -204,14 +212,14 @@ class HAProxyRouter:
         with self._turn(key, fence) as state:
             environment = self._environment(state, key)
             self._save(state.put(replace(environment, preview=(slot, secret))))
-            name = config.proxy_name(environment.route)
+            name = name_of(key)
             self._order(f"crossfade preview {name} {config.preview_value(slot, secret)}")
 
     def close_preview(self, key: EnvKey, fence: int) -> None:
         with self._turn(key, fence) as state:
             environment = self._environment(state, key)
             self._save(state.put(replace(environment, preview=None)))
-            self._order(f"crossfade unpreview {config.proxy_name(environment.route)}")
+            self._order(f"crossfade unpreview {name_of(key)}")
 
     def hold(self, key: EnvKey, seconds: float, fence: int) -> None:
         if not 0 <= seconds <= LONGEST_HOLD:
@@ -221,7 +229,7 @@ class HAProxyRouter:
             until = self._now() + seconds if seconds else 0.0
             self._save(state.put(replace(environment, hold_until=until)))
             shown = f"{until:.3f}" if until else "0"
-            self._order(f"crossfade hold {config.proxy_name(environment.route)} {shown}")
+            self._order(f"crossfade hold {name_of(key)} {shown}")
 
     # --- the state on disk
 
@@ -257,11 +265,7 @@ class HAProxyRouter:
             yield state
 
     def _state(self) -> State:
-        try:
-            stat = (self._folder / FILE).stat()
-        except FileNotFoundError:
-            return State()
-        mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        mark = marks(self._folder)
         if self._cached is None or self._cached[0] != mark:
             self._cached = (mark, read_state(self._folder))
         return self._cached[1]
@@ -272,6 +276,26 @@ class HAProxyRouter:
             write_files(self._folder, files(state, self._run, self._options))
         else:
             write_files(self._folder, {FILE: encode(state), **config.render_maps(state)})
+        self._cached = (marks(self._folder), state)
+
+    def _save_weights(self, before: State, after: State) -> None:
+        """The least that a move of the weights needs on disk before it: one file, or two under a new fence.
+
+        Its caller tells the edge next and then settles the folder.
+        """
+        files = {WEIGHTS: encode_weights(after)}
+        if before.fences != after.fences:
+            files = {FILE: encode(after), **files}
+        write_files(self._folder, files, settled=False)
+        self._cached = (marks(self._folder), after)
+
+    def _settle(self) -> None:
+        try:
+            settle(self._folder)
+        except OSError as error:
+            raise StorageFailed(
+                f"{self._folder} cannot be written: {error.strerror}.", hint="Check the disk."
+            ) from error
 
     @staticmethod
     def _environment(state: State, key: EnvKey) -> EnvironmentState:

@@ -1,7 +1,12 @@
-"""What the edge must be, as one JSON file: the source from which its configuration and maps are rendered."""
+"""What the edge must be, on disk: the source from which its configuration and the other maps are rendered.
+
+``weights.map`` holds the splits and leases, ``state.json`` all the rest. They are apart so that moving the weights,
+the one change that is in a hurry, is one small write.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -9,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from crossfade.domain.errors import StorageFailed
+from crossfade.domain.errors import Invalid, StorageFailed
 from crossfade.domain.traffic import Lease, Server, Slot, Split, Sticky, StickyBy
 from crossfade.domain.values import EnvKey, Weight
 from crossfade.ports import Route
 
 FILE: Final = "state.json"
+WEIGHTS: Final = "weights.map"
 
 Standing = Literal["ready", "draining"]
 
@@ -67,24 +73,53 @@ class State:
         return replace(self, environments={k: e for k, e in self.environments.items() if k != key})
 
 
+def name_of(key: EnvKey) -> str:
+    """The name of an environment in the edge and in its maps: two names without dots, and a dot."""
+    return f"{key.service}.{key.environment}"
+
+
+def marks(folder: Path) -> tuple[tuple[int, int, int], ...]:
+    """Differ when the state on disk does."""
+    found = []
+    for name in (FILE, WEIGHTS):
+        with contextlib.suppress(FileNotFoundError):
+            stat = (folder / name).stat()
+            found.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
+    return tuple(found)
+
+
 def read_state(folder: Path) -> State:
     """The state on disk; an empty one when there is none. Raises StorageFailed."""
     path = folder / FILE
     try:
-        data = json.loads(path.read_bytes())
-        return _decode(data)
+        state = _decode(json.loads(path.read_bytes()))
+        path = folder / WEIGHTS
+        return _with_weights(state, path.read_text() if path.exists() else "")
     except FileNotFoundError:
         return State()
     except OSError as error:
         raise StorageFailed(f"{path} cannot be read: {error.strerror}.", hint="Check its permissions.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, Invalid) as error:
         raise StorageFailed(
             f"{path} is damaged: {error}.", hint="Restore it from a backup, or remove it and deploy again."
         ) from error
 
 
+def encode_weights(state: State) -> str:
+    """The text of weights.map: green's weights. Leases are comments to HAProxy, and read by edge.lua."""
+    lines = []
+    for key, environment in sorted(state.environments.items()):
+        name = name_of(key)
+        lines.append(f"{name} {environment.split.green.bp}")
+        if environment.lease is not None:
+            lines.append(f"# lease {name} {environment.lease.expires!r} {environment.lease.fallback.green.bp}")
+        if environment.lapsed:
+            lines.append(f"# lapsed {name}")
+    return "".join(f"{line}\n" for line in lines)
+
+
 def encode(state: State) -> str:
-    """The state as the text of its file."""
+    """The text of state.json."""
     return json.dumps(
         {
             "generation": state.generation,
@@ -95,11 +130,12 @@ def encode(state: State) -> str:
     )
 
 
-def write_files(folder: Path, files: Mapping[str, str]) -> None:
+def write_files(folder: Path, files: Mapping[str, str], *, settled: bool = True) -> None:
     """Replace these files, each in one step and durably, in the given order; those that are the same stay as they are.
 
-    All are written beside their targets before the first is replaced, so that a full disk changes nothing.
-    Raises StorageFailed.
+    All are written beside their targets before the first is replaced, so that a full disk changes nothing. Unless
+    ``settled``, the folder itself is left to `settle`: until then the change outlives every process, but not a power
+    cut. Raises StorageFailed.
     """
     staged: list[tuple[Path, Path]] = []
     try:
@@ -115,8 +151,8 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
                 os.fsync(file.fileno())
         for temporary, target in staged:
             os.replace(temporary, target)
-        if staged:
-            _sync_folder(folder)
+        if staged and settled:
+            settle(folder)
     except OSError as error:
         for temporary, _ in staged:
             temporary.unlink(missing_ok=True)
@@ -134,7 +170,8 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _sync_folder(folder: Path) -> None:
+def settle(folder: Path) -> None:
+    """Make replaced files stay replaced over a power cut. Raises OSError."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -142,8 +179,23 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def _with_weights(state: State, text: str) -> State:
+    """The state with the splits and leases of weights.map; names that are not in the state are left out."""
+    environments = {name_of(key): environment for key, environment in state.environments.items()}
+    for line in text.splitlines():
+        match line.split():
+            case ["#", "lease", name, expires, fallback] if name in environments:
+                lease = Lease(float(expires), Split(Weight(int(fallback))))
+                environments[name] = replace(environments[name], lease=lease)
+            case ["#", "lapsed", name] if name in environments:
+                environments[name] = replace(environments[name], lapsed=True)
+            case [name, green] if name in environments:
+                environments[name] = replace(environments[name], split=Split(Weight(int(green))))
+    return replace(state, environments={e.route.key: e for e in environments.values()})
+
+
 def _encode_environment(environment: EnvironmentState) -> dict[str, Any]:
-    route, lease, preview = environment.route, environment.lease, environment.preview
+    route, preview = environment.route, environment.preview
     return {
         "key": str(route.key),
         "bind": route.bind,
@@ -151,9 +203,6 @@ def _encode_environment(environment: EnvironmentState) -> dict[str, Any]:
         "sticky": [route.sticky.by.value, route.sticky.name],
         "request_timeout": route.request_timeout,
         "drain_timeout": route.drain_timeout,
-        "green": environment.split.green.bp,
-        "lease": [lease.expires, lease.fallback.green.bp] if lease else None,
-        "lapsed": environment.lapsed,
         "slots": {
             slot.value: [[m.server.name, m.server.host, m.server.port, m.standing] for m in members]
             for slot, members in sorted(environment.members.items())
@@ -174,7 +223,7 @@ def _decode(data: Any) -> State:
 
 def _decode_environment(item: Any) -> EnvironmentState:
     by, name = item["sticky"]
-    lease, preview = item["lease"], item["preview"]
+    preview = item["preview"]
     return EnvironmentState(
         Route(
             EnvKey.parse(item["key"]),
@@ -184,13 +233,10 @@ def _decode_environment(item: Any) -> EnvironmentState:
             float(item["request_timeout"]),
             float(item["drain_timeout"]),
         ),
-        Split(Weight(item["green"])),
-        Lease(float(lease[0]), Split(Weight(lease[1]))) if lease else None,
-        bool(item["lapsed"]),
-        {
+        members={
             Slot(slot): tuple(Member(Server(n, host, int(port)), standing) for n, host, port, standing in members)
             for slot, members in item["slots"].items()
         },
-        (Slot(preview[0]), str(preview[1])) if preview else None,
-        float(item["hold_until"]),
+        preview=(Slot(preview[0]), str(preview[1])) if preview else None,
+        hold_until=float(item["hold_until"]),
     )
