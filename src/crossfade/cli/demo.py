@@ -31,7 +31,7 @@ from crossfade.domain.errors import NotFound
 
 NAME = "01-bookshop"
 WHO = "demo"
-PATHS = ("/", "/books/{1-40}@4", "/search?q=the", "/api/books", "/cart")
+PATHS = ("/", "/books/{1-48}@4", "/search?q=the", "/api/books", "/cart", "POST /api/checkout@0.2")
 """The mix of pages; `/books/` is where the bad version shows."""
 
 CANARY = {
@@ -252,6 +252,8 @@ def _sum_up(console: Console, acts: list[Act], load: Mapping[str, Any], dropped:
     for reason in load.get("void", []):
         console.print(f"The latencies mean little: {reason}.", style="yellow", highlight=False)
     own = load.get("failed", 0) - sum(lost.values())
+    if load.get("resent"):
+        console.print(f"{load['resent']} requests met a closed kept connection and were sent again, as browsers do.")
     console.print(f"{own} answers were errors of the application itself (v3).", highlight=False)
     words = ", ".join(f"{n} {kind}" for kind, n in lost.items()) or "none"
     verdict = Text("Requests lost on the way: ").append(words, style="green" if not lost else "bold red")

@@ -1,4 +1,4 @@
-"""One short record of each request, in arrays, and what else a run leaves behind; can be written to a file and joined."""
+"""One short record of each request, and what else a run leaves behind; can be written to a file and joined."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HTTP/1.1 from the client's side, as little of it as a load generator needs: one exchange at a time on a kept connection.
+"""HTTP/1.1 from the client's side, as little as a load generator needs: one exchange at a time, on a kept connection.
 
 Answers are read to their end and thrown away, save for the head. Why it is not a library: docs/decisions/0006.
 """
