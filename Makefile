@@ -39,9 +39,9 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
            --no-emit-index-url --custom-compile-command "make lock" $(if $(UPGRADE),--upgrade)
 lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1: with the newest versions)
 	$(SETUP) lock
-	$(COMPILE) pyproject.toml --extra demo --group build --group dev -o locks/dev.txt
-	$(COMPILE) pyproject.toml --extra demo --group build -c locks/dev.txt -o locks/run.txt
-	$(COMPILE) pyproject.toml --extra demo --extra bench --group build -c locks/dev.txt -o locks/bench.txt
+	$(COMPILE) pyproject.toml --group build --group dev -o locks/dev.txt
+	$(COMPILE) pyproject.toml --group build -c locks/dev.txt -o locks/run.txt
+	$(COMPILE) pyproject.toml --extra bench --group build -c locks/dev.txt -o locks/bench.txt
 	$(COMPILE) --group pyproject.toml:build --group pyproject.toml:lock -c locks/dev.txt -o locks/lock.txt
 
 bench: bench-switch bench-edge bench-deploy ## Run all the benches, one after the other

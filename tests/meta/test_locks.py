@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
 EXTRAS = PROJECT["project"]["optional-dependencies"]
 GROUPS = PROJECT["dependency-groups"]
-RUN = PROJECT["project"]["dependencies"] + EXTRAS["demo"] + GROUPS["build"]
+RUN = PROJECT["project"]["dependencies"] + GROUPS["build"]
 ASKED = {
     "run": RUN,
     "dev": RUN + GROUPS["dev"],
