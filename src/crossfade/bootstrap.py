@@ -145,7 +145,8 @@ def serve(state: Path, host: str, port: int, on_boundary: Callable[[str], None] 
         service = Service(parts, engine, read_config)
         app = create_app(service, (state / "token").read_text().strip(), lambda: doctor(state))
         engine.start()
-        url = f"http://{host}:{listener.getsockname()[1]}"
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listener.getsockname()[1]}"
         _write_json(state / "server.json", {"url": url, "pid": os.getpid(), "version": __version__})
         server = uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
@@ -158,7 +159,11 @@ def serve(state: Path, host: str, port: int, on_boundary: Callable[[str], None] 
 
 
 def _refuse_open_api(host: str) -> None:
-    if not ip_address(host).is_loopback:
+    try:
+        loopback = ip_address(host).is_loopback
+    except ValueError:
+        raise Invalid("--host", host, "an IP address of this machine, for example 127.0.0.1") from None
+    if not loopback:
         raise Refused(f"The API would listen on {host} without TLS.", hint="Use --host 127.0.0.1; a tunnel reaches it.")
 
 

@@ -122,6 +122,9 @@ def test_an_api_beyond_loopback_is_refused(tmp_path: Path) -> None:
     done = crossfade("--state", str(tmp_path / "s"), "up", "--host", "0.0.0.0")  # noqa: S104 - it must be refused
     assert done.returncode == 1
     assert "without TLS" in done.stderr
+    done = crossfade("--state", str(tmp_path / "s"), "up", "--host", "localhost")
+    assert done.returncode == 2
+    assert "an IP address" in done.stderr
 
 
 def test_an_unwritable_state_folder_is_named() -> None:

@@ -65,6 +65,18 @@ def test_a_bad_canary_takes_itself_back_and_only_its_share_saw_it(shop: Installa
     assert shop.version() == live
 
 
+def test_a_slow_canary_takes_itself_back_by_its_p99(shop: Installation) -> None:
+    live = shop.version()
+    shop.configure("slow", "slow", strategy=shop.canary("30%", duration="30s", p99="150ms"))
+    with Load(shop.port) as load:
+        result = shop.deploy(check=False)
+    nothing_lost(load)
+    assert result["rollout"]["phase"] == "rolled-back"
+    assert "candidate p99 is" in result["rollout"]["reason"]
+    assert "limit 150 ms" in result["rollout"]["reason"]
+    assert shop.version() == live
+
+
 @pytest.mark.parametrize(
     ("mode", "reason", "shown"),
     [

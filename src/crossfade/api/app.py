@@ -1,4 +1,4 @@
-"""The FastAPI application. Every route but `/healthz` wants the token of the state folder."""
+"""The FastAPI application. Every route but `/healthz` and the OpenAPI document wants the token of the state folder."""
 
 from __future__ import annotations
 
