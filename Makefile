@@ -22,7 +22,7 @@ demo: ## Show it: a shop under load gets a canary, a bad release, a blue-green s
 	@$(BIN)/crossfade demo
 
 test: lint ## Run every check: format, lint, types, layers, tests (15 minutes at most)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## Run the checks that run nothing: format, lint, types, layers
 	$(BIN)/ruff format --check $(TREES)
