@@ -264,7 +264,7 @@ def test_the_sessions_of_a_worker_that_a_reload_replaced_are_counted_and_cut_too
 def test_a_server_that_does_not_listen_is_never_up_and_gets_no_traffic(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crossfade.routers.haproxy.router.UP_WITHIN", 1.0)
+    monkeypatch.setattr("crossfade.routers.haproxy.router.UP_WITHIN", 3.0)
     shop = rig.environment(green=0)
     split(shop, GREEN)
     with pytest.raises(Unavailable, match=r"ghost.*refused"):
