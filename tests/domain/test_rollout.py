@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.domain import rollout as machine
-from crossfade.domain.actions import Action, Close, Commit, Discard, Probe, SetSplit, StartReplicas
+from crossfade.domain.actions import Action, Close, Commit, Discard, Probe, SetSplit, Snapshot, StartReplicas
 from crossfade.domain.analysis.judge import Finding, Verdict
 from crossfade.domain.errors import Refused
 from crossfade.domain.release import BlueGreen, Canary, Limits, Step, Strategy, WhenUnsure
@@ -414,6 +414,7 @@ def test_a_lapsed_lease_begins_the_step_anew_and_too_many_lapses_end_it() -> Non
         story.now += 3
         story.state, actions = decide(story.state, Observed(story.now, lapsed=True, verdict=PASS), story.now)
         assert any(candidate_weight(a, story.state.plan) == 500 for a in actions), lapse
+        assert [a.label for a in actions if isinstance(a, Snapshot)] == [machine.mark(story.state)]
         story.finish_actions()
         assert story.state.entered == story.now
     story.now += 3

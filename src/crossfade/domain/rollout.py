@@ -241,6 +241,12 @@ def allow(state: Rollout, command: Command) -> None:
             pass
 
 
+def mark(state: Rollout) -> str:
+    """The label of the reading from which the present step is judged: the one taken just before its weight was set."""
+    step = "switch" if isinstance(state.plan.strategy, BlueGreen) else f"step-{state.step}"
+    return f"{step}-again-{state.lapses}" if state.lapses else step
+
+
 # --- what follows from each event
 
 
@@ -321,7 +327,7 @@ def _guarded(state: Rollout, event: Observed, now: float) -> Rollout:
         if state.lapses > MOST_LAPSES:
             return _go_back(state, f"the lease lapsed {state.lapses} times: the control plane keeps stopping", (), now)
         # The edge took the weight back while nobody watched; the step is done again from its beginning.
-        return _move(state, state.weight, f"step-{state.step}-again-{state.lapses}")
+        return _move(state, state.weight)
     return _go_on(state, now)
 
 
@@ -354,7 +360,7 @@ def _go_on(state: Rollout, now: float) -> Rollout:
         if isinstance(plan.strategy, BlueGreen):
             if plan.strategy.manual:
                 return replace(state, waiting="until somebody promotes it: `crossfade promote`")
-            return _move(_enter(state, Phase.WATCHING, now), EVERYTHING, "switch")
+            return _move(_enter(state, Phase.WATCHING, now), EVERYTHING)
         return _step(state, 0, now)
     left = state.entered + _duration(state) - now
     if left > 0:
@@ -389,14 +395,14 @@ def _step(state: Rollout, step: int, now: float) -> Rollout:
     if step >= len(strategy.steps):
         return _promote(state, "", now)
     state = replace(_enter(state, Phase.SHIFTING, now), step=step)
-    return _move(state, strategy.steps[step].weight, f"step-{step}")
+    return _move(state, strategy.steps[step].weight)
 
 
-def _move(state: Rollout, weight: Weight, label: str) -> Rollout:
+def _move(state: Rollout, weight: Weight) -> Rollout:
     """Set the candidate's weight under a lease, with the signals read just before, from which the step is judged."""
     split = Split.giving(state.plan.slot, weight)
     state = replace(state, weight=weight, verdict=None, waiting="")
-    return _queue(state, lambda i: Snapshot(i, label), lambda i: SetSplit(i, split, state.plan.home))
+    return _queue(state, lambda i: Snapshot(i, mark(state)), lambda i: SetSplit(i, split, state.plan.home))
 
 
 def _promote(state: Rollout, reason: str, now: float) -> Rollout:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from crossfade.domain.analysis.judge import Verdict, judge
 from crossfade.domain.environment import Occupant
 from crossfade.domain.errors import CrossfadeError
-from crossfade.domain.release import BlueGreen, ReleaseConfig
-from crossfade.domain.rollout import Observed, Phase, Rollout
+from crossfade.domain.release import ReleaseConfig
+from crossfade.domain.rollout import Observed, Phase, Rollout, mark
 from crossfade.domain.signal import Reading
 from crossfade.domain.traffic import Lease
 from crossfade.domain.values import EnvKey
@@ -91,7 +91,7 @@ class Observer:
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
         self._health: Health | None = None
-        self._health_for: tuple[str, Phase, int] | None = None
+        self._health_for: tuple[Occupant, float] | None = None
         self._recent: deque[Reading] = deque()
         self._step: tuple[Phase, int, float] | None = None
         self._mark: Reading | None = None
@@ -127,10 +127,10 @@ class Observer:
         occupant = environment.slots.get(state.plan.slot) if environment else None
         if occupant is None:
             return (f"slot {state.plan.slot} is empty",), 0
-        wanted = (str(occupant), state.phase, state.step)
+        interval = config.check_interval if state.phase is Phase.CHECKING else SERVING_INTERVAL
+        wanted = (occupant, interval)
         if self._health_for != wanted:
             self.close()
-            interval = config.check_interval if state.phase is Phase.CHECKING else SERVING_INTERVAL
             self._health = Health(self._parts, state.plan.key, occupant, config, interval)
             self._health_for = wanted
         assert self._health is not None
@@ -161,11 +161,10 @@ class Observer:
         parts = self._parts
         step = (state.phase, state.step, state.entered)
         if self._step != step:
-            label = "switch" if isinstance(state.plan.strategy, BlueGreen) else f"step-{state.step}"
-            marks = parts.store.readings(state.id)
-            again = f"{label}-again-{state.lapses}"
-            self._step, self._mark = step, marks.get(again, marks.get(label))
+            self._step, self._mark = step, parts.store.readings(state.id).get(mark(state))
             self._recent.clear()
+        if self._mark is None:
+            return None  # without a beginning, what earlier rollouts left in the counts would be judged
         try:
             reading = parts.signals.read(state.plan.key)
         except CrossfadeError:
