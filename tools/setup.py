@@ -428,6 +428,33 @@ def may_sudo() -> bool:
     return subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
 
 
+POLICY = Path("/usr/sbin/policy-rc.d")
+"""What Debian's packages ask before they start a service (deb-systemd-invoke, invoke-rc.d): 101 says no."""
+
+
+@contextlib.contextmanager
+def no_services(as_root: Sequence[str], policy: Path = POLICY) -> Iterator[None]:
+    """Let no package start a service meanwhile. A machine that has a policy of its own keeps it."""
+    if policy.exists():
+        yield
+        return
+    forbid = [[*as_root, "tee", str(policy)], [*as_root, "chmod", "755", str(policy)]]
+    try:
+        for command in forbid:
+            subprocess.run(command, input=b"#!/bin/sh\nexit 101\n", capture_output=True, check=False)
+        yield
+    finally:
+        subprocess.run([*as_root, "rm", "-f", str(policy)], capture_output=True, check=False)
+
+
+def disable_services(packages: Sequence[str], as_root: Sequence[str]) -> None:
+    """Keep what these packages brought from being started at the next boot either, where systemd is what boots."""
+    listed = subprocess.run(["dpkg", "-L", *packages], capture_output=True, text=True, check=False).stdout
+    units = sorted(set(re.findall(r"/systemd/system/([\w.-]+\.service)$", listed, re.MULTILINE)))
+    if units and shutil.which("systemctl"):
+        subprocess.run([*as_root, "systemctl", "disable", *units], capture_output=True, check=False)
+
+
 def bring_programs(listing: Path, progress: Progress) -> None:
     """Install the Debian packages whose programs are missing, where root or sudo allows.
 
@@ -450,7 +477,11 @@ def bring_programs(listing: Path, progress: Progress) -> None:
     progress.now("apt-get update")
     subprocess.run([*as_root, apt, "-q", "update"], capture_output=True, stdin=subprocess.DEVNULL, check=False)
     progress.now("apt-get install")
-    done = subprocess.run([*install, *packages], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    with no_services(as_root):
+        done = subprocess.run(
+            [*install, *packages], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False
+        )
+        disable_services(packages, as_root)
     if done.returncode or missing_programs(listing.read_text()):
         raise SetupFailed(f"Missing here: {names}. apt-get said:\n{(done.stdout + done.stderr)[-1500:]}\n{by_hand}")
 

@@ -84,14 +84,15 @@ def _keep_secret(path: Path) -> None:
         os.unlink(name)
 
 
-def make_parts(state: Path) -> Parts:
-    """All the adapters of an installation. Raises StorageFailed."""
+def make_parts(state: Path, api: str = "") -> Parts:
+    """All the adapters of an installation; ``api`` is the URL of its server. Raises StorageFailed."""
     from crossfade.ports import Parts
     from crossfade.probes.http import HttpProber
     from crossfade.routers.haproxy import HAProxyRouter
     from crossfade.runtimes.process import ProcessRuntime
     from crossfade.runtimes.supervisor import Supervisor
     from crossfade.signals.edge import EdgeSignals
+    from crossfade.signals.sources import ElsewhereSources
     from crossfade.store.artifacts import FolderArtifacts
     from crossfade.store.secrets import FolderSecrets
     from crossfade.store.sql import SqlStore
@@ -105,6 +106,8 @@ def make_parts(state: Path) -> Parts:
         artifacts=FolderArtifacts(state / "artifacts"),
         secrets=FolderSecrets(state / "secrets"),
         key=(state / "key").read_bytes(),
+        sources=ElsewhereSources(),
+        api=api,
     )
 
 
@@ -137,7 +140,9 @@ def serve(state: Path, host: str, port: int, on_boundary: Callable[[str], None] 
         except OSError:
             raise Refused(f"Another server already serves {state}.", hint="`crossfade status` talks to it.") from None
         listener = _listen(host, port)
-        parts = make_parts(state)
+        shown = f"[{host}]" if ":" in host else host
+        url = f"http://{shown}:{listener.getsockname()[1]}"
+        parts = make_parts(state, url)
         start = getattr(parts.signals, "start", None)
         if start is not None:
             start()
@@ -145,8 +150,6 @@ def serve(state: Path, host: str, port: int, on_boundary: Callable[[str], None] 
         service = Service(parts, engine, read_config)
         app = create_app(service, (state / "token").read_text().strip(), lambda: doctor(state))
         engine.start()
-        shown = f"[{host}]" if ":" in host else host
-        url = f"http://{shown}:{listener.getsockname()[1]}"
         _write_json(state / "server.json", {"url": url, "pid": os.getpid(), "version": __version__})
         server = uvicorn.Server(
             uvicorn.Config(app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2)
@@ -289,6 +292,44 @@ def config_data(path: Path) -> dict[str, Any]:
     from crossfade.spec.loader import load
 
     return load(path).to_data()
+
+
+def plan(
+    folder: Path,
+    environment: str | None,
+    traffic: Callable[[str], Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What each step of the canary can tell. ``traffic`` gives that of an environment, as the API does.
+
+    Raises InvalidConfig, NotFound, Refused for a strategy without steps, and whatever ``traffic`` raises.
+    """
+    from pydantic import TypeAdapter
+
+    from crossfade.domain.analysis.plan import plan as make
+    from crossfade.domain.analysis.sample import History
+    from crossfade.domain.release import BlueGreen
+    from crossfade.spec.loader import load
+
+    path = config_path(folder)
+    spec = load(path)
+    name = environment or _only_environment(spec)
+    config = spec.for_environment(name)
+    key = f"{spec.service}/{name}"
+    if isinstance(config.strategy, BlueGreen):
+        raise Refused(
+            f"The strategy of {key} is blue-green: all traffic moves at once, nothing is compared side by side.",
+            hint="A plan is about the steps of a canary: strategy: {kind: canary, steps: […]}.",
+        )
+    history = TypeAdapter(History).validate_python(traffic(key))
+    rungs = make(config.analysis, history, config.strategy.steps)
+    return {
+        "environment": key,
+        "requests_per_second": round(history.requests / history.seconds, 3) if history.seconds else 0.0,
+        "error_rate": history.errors / history.requests if history.requests else None,
+        "measured_seconds": round(history.seconds, 1),
+        "deadline": config.analysis.deadline,
+        "steps": [rung.to_data() for rung in rungs],
+    }
 
 
 def json_schema() -> dict[str, Any]:

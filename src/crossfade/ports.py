@@ -13,9 +13,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, Self
+from typing import Any, BinaryIO, Final, Protocol, Self
 
+from crossfade.domain.analysis.policy import Source
+from crossfade.domain.analysis.sample import History, Moments
+from crossfade.domain.analysis.totals import Totals
 from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
+from crossfade.domain.errors import Invalid, Unavailable
+from crossfade.domain.events import Event
 from crossfade.domain.health import Check, CheckResult, Flow
 from crossfade.domain.release import Artifact, Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
@@ -181,8 +186,42 @@ class Signals(Protocol):
     def read(self, key: EnvKey) -> Reading:
         """Raises NotFound, Unavailable."""
 
+    def history(self, key: EnvKey, slot: Slot) -> History:
+        """What the slot's clients saw lately, as far as it is remembered: rate, burstiness and latencies.
+
+        Empty when nothing is known. Raises Unavailable.
+        """
+
+    def forget(self, key: EnvKey, slot: Slot) -> None:
+        """Another release comes into the slot: what its clients saw so far is no history of that one."""
+
     def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
         """The failed requests that ended after ``since`` (epoch seconds), as far as they are remembered; oldest first."""
+
+
+PLACEHOLDERS: Final = ("service", "environment", "slot", "release", "arm")
+"""What ``{…}`` may name in the URL and the queries of a source."""
+
+
+class Sources(Protocol):
+    """Signals from elsewhere: what `domain.analysis.policy.Source` describes."""
+
+    def read(self, source: Source, arm: Mapping[str, str]) -> Totals:
+        """What a source says of one arm, now. ``arm`` is what the placeholders stand for: service, environment, slot,
+
+        release (``r12``) and arm (``baseline`` or ``candidate``). Returns or raises within the source's timeout.
+        Raises Unavailable, with the reason in a line, when it cannot be read or what it says cannot be: refused, late,
+        an HTTP status, no series, stale, no number, too large, more errors than requests. Raises Invalid for a source
+        that cannot be asked at all.
+        """
+
+
+class NoSources:
+    """`Sources` of an installation that has none."""
+
+    def read(self, source: Source, arm: Mapping[str, str]) -> Totals:
+        """See `Sources.read`."""
+        raise Unavailable(f"{source.name}: there is no such source.")
 
 
 class Prober(Protocol):
@@ -259,6 +298,11 @@ class Store(Protocol):
 
     def occupy(self, key: EnvKey, slot: Slot, occupant: Occupant | None) -> None: ...
 
+    def keep_evidence(self, id: int, evidence: Mapping[str, Any]) -> None:
+        """What the judge has seen of a rollout, as JSON; the newest stays."""
+
+    def evidence(self, id: int) -> Mapping[str, Any] | None: ...
+
     def commit(self, id: int, slot: Slot, release: ReleaseNumber, warm_until: float, now: float) -> None:
         """Make the release live; the occupant of the other slot is warm until then. Once per rollout."""
 
@@ -278,10 +322,23 @@ class Store(Protocol):
     def unfinished_receipts(self) -> tuple[tuple[int, float], ...]:
         """Rollouts that were closed without the reading of label ``after``, with when they were closed."""
 
+    def add_events(self, events: Sequence[Event], batch: str, now: float) -> int:
+        """Count business events, all or none; how many. A ``batch`` that is known adds nothing and answers the same.
+
+        The last `domain.events.BATCHES_KEPT` names of batches are known; an empty one is never. Raises InvalidBatch
+        for events whose names would be more than `domain.events.MOST_NAMES` of one environment and release.
+        """
+
+    def event_tallies(self, key: EnvKey) -> Mapping[tuple[ReleaseNumber, str, str], Moments]:
+        """All events that were posted for an environment, by release, pool (empty: not said) and name."""
+
 
 @dataclass(frozen=True)
 class Parts:
-    """Everything outside that a rollout touches. ``key`` is this installation's own secret; ``now`` is epoch seconds."""
+    """Everything outside that a rollout touches. ``key`` is this installation's own secret; ``now`` is epoch seconds.
+
+    ``api`` is the URL at which replicas reach the API of this installation, empty when there is none.
+    """
 
     store: Store
     router: Router
@@ -292,7 +349,24 @@ class Parts:
     secrets: Secrets
     key: bytes
     now: Callable[[], float] = field(default=time.time)
+    sources: Sources = field(default_factory=NoSources)
+    api: str = ""
 
     def preview_secret(self, rollout: int) -> str:
         """What opens the preview of one rollout. Derived, so that a restarted engine knows it again."""
         return hmac.new(self.key, f"preview {rollout}".encode(), hashlib.sha256).hexdigest()[:40]
+
+    def events_token(self, key: EnvKey) -> str:
+        """What lets the replicas of one environment post its events, and nothing else."""
+        proof = hmac.new(self.key, f"events {key}".encode(), hashlib.sha256).hexdigest()[:40]
+        return f"{key.service}.{key.environment}.{proof}"
+
+    def events_key(self, token: str) -> EnvKey | None:
+        """The environment whose events a token lets post; None when it is none of ours."""
+        service, _, rest = token.partition(".")
+        environment, _, _ = rest.partition(".")
+        try:
+            key = EnvKey(service, environment)
+        except Invalid:
+            return None
+        return key if hmac.compare_digest(self.events_token(key).encode(), token.encode()) else None

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from typing import Any, BinaryIO, Protocol
 
 from crossfade.domain import rollout as machine
+from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.environment import Environment, Occupant
 from crossfade.domain.errors import CrossfadeError, NotFound, NotRestorable, Refused
+from crossfade.domain.events import Held, Ledger, Posted, attribute
 from crossfade.domain.release import (
     SMALLEST_WINDOW,
     Artifact,
@@ -134,6 +138,7 @@ class Service:
             environment.standby,
             strategy,
             release.config.start_timeout,
+            Analysis() if kind is Kind.ROLLBACK else release.config.analysis,
         )
         state = parts.store.begin(plan, by, parts.now())
         self._driver.drive(state.id)
@@ -149,6 +154,45 @@ class Service:
                     f"{key} wants {config.bind}:{config.port}, which is the edge port of {other.key}.",
                     hint=f"Give environments.{key.environment}.port another value.",
                 )
+
+    def events_environment(self, token: str) -> EnvKey | None:
+        """The environment whose events a token lets post; None when it is none of ours."""
+        return self._parts.events_key(token)
+
+    def post_events(self, posted: Sequence[Posted], batch: str) -> int:
+        """Count business events, all or none; how many. A batch that is sent again under its name is counted once.
+
+        Raises NotFound for an environment that there is not, InvalidBatch with everything that is wrong, by index.
+        """
+        parts = self._parts
+        keys = sorted({one.key for one in posted})
+        timed = any(one.at is not None for one in posted)
+        slots = {key: self._held(self.environment(key), timed) for key in keys}
+
+        @cache
+        def exists(key: EnvKey, number: ReleaseNumber) -> bool:
+            if any(held.release == number for held in slots[key].values()):
+                return True
+            return number in {release.number for release in parts.store.releases(key)}
+
+        events = attribute(posted, Ledger(slots, exists), parts.now())
+        # Applications of different environments may hit upon the same name.
+        scope = hashlib.sha256(f"{' '.join(map(str, keys))} {batch}".encode()).hexdigest() if batch else ""
+        return parts.store.add_events(events, scope, parts.now())
+
+    def _held(self, environment: Environment, timed: bool) -> dict[str, Held]:
+        """What each pool of an environment holds, and when ``timed`` since when.
+
+        Fresh replicas of the baseline are of the release that is live.
+        """
+        store = self._parts.store
+        held = {
+            slot.value: Held(occupant.release, store.rollout(occupant.generation).began if timed else 0.0)
+            for slot, occupant in environment.slots.items()
+        }
+        if environment.live is not None and "control" not in held:
+            held["control"] = Held(environment.live, 0.0)
+        return held
 
     # --- to see something
 
@@ -236,6 +280,13 @@ class Service:
             "last_rollout": last.id if last else None,
         }
 
+    def traffic(self, key: EnvKey) -> dict[str, Any]:
+        """What the live release's clients saw lately: rate, burstiness, latencies in ms. Raises NotFound."""
+        environment = self.environment(key)
+        if environment.slot is None:
+            raise NotFound(f"{key} has no live release yet.", hint="`crossfade deploy` makes the first one.")
+        return asdict(self._parts.signals.history(key, environment.slot))
+
     def all_status(self) -> list[dict[str, Any]]:
         """`status` of every environment."""
         return [self.status(environment.key) for environment in self._parts.store.environments()]
@@ -304,6 +355,7 @@ class Service:
             "verdict": {"finding": state.verdict.finding.value, "sentence": state.verdict.sentence}
             if state.verdict
             else None,
+            "metrics": list((self._parts.store.evidence(id) or {}).get("compared", ())),
             "reason": state.reason,
             "detail": list(state.detail),
             "began": state.began,

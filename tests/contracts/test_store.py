@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from crossfade.domain.analysis.judge import Finding, Verdict
+from crossfade.domain.analysis.sample import Moments
+from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.environment import Entry, Occupant
-from crossfade.domain.errors import Busy, NotFound
+from crossfade.domain.errors import Busy, InvalidBatch, NotFound
+from crossfade.domain.events import MOST_NAMES, Event
 from crossfade.domain.health import Check, Expectation, Flow
 from crossfade.domain.release import Canary, ReleaseConfig, Step
 from crossfade.domain.rollout import Command, Done, Kind, Phase, Plan, decide
@@ -203,3 +205,67 @@ def test_an_ended_phase_is_kept(store: Store) -> None:
     state = store.begin(PLAN, "ada", 1.0)
     store.save(replace(state, phase=Phase.PROMOTED, pending=()), [])
     assert store.rollout(state.id).phase.ended
+
+
+def test_the_newest_evidence_of_a_rollout_is_kept(store: Store) -> None:
+    state = store.begin(PLAN, "ada", 1.0)
+    assert store.evidence(state.id) is None
+    store.keep_evidence(state.id, {"looks": 1, "wealth": [0.5, None]})
+    store.keep_evidence(state.id, {"looks": 2, "wealth": []})
+    assert store.evidence(state.id) == {"looks": 2, "wealth": []}
+
+
+R1, R2 = ReleaseNumber(1), ReleaseNumber(2)
+
+
+def events(*values: float, name: str = "checkout", key: EnvKey = KEY, release: ReleaseNumber = R1) -> list[Event]:
+    return [Event(key, release, "blue", name, value) for value in values]
+
+
+def test_events_add_up_by_release_pool_and_name_in_their_own_environment(store: Store) -> None:
+    assert store.event_tallies(KEY) == {}
+    assert store.add_events([*events(2.0, -3.0), *events(1.0, release=R2)], "", 1.0) == 3
+    store.add_events([*events(1.0, name="signup"), Event(KEY, R1, "", "checkout", 5.0)], "", 1.0)
+    store.add_events([*events(4.0), *events(9.0, key=EnvKey("bookshop", "staging"))], "", 1.0)
+    assert store.event_tallies(KEY) == {
+        (R1, "blue", "checkout"): Moments(3.0, 3.0, 29.0),
+        (R2, "blue", "checkout"): Moments(1.0, 1.0, 1.0),
+        (R1, "blue", "signup"): Moments(1.0, 1.0, 1.0),
+        (R1, "", "checkout"): Moments(1.0, 5.0, 25.0),
+    }
+
+
+def test_a_batch_of_events_that_comes_again_answers_the_same_and_adds_nothing(store: Store) -> None:
+    answers = [store.add_events(events(*values), "batch", 1.0) for values in ((1.0, 2.0), (1.0, 2.0), (5.0,))]
+    assert answers == [2, 2, 2]
+    assert store.event_tallies(KEY)[R1, "blue", "checkout"].n == 2
+
+
+def test_of_the_same_batch_at_once_one_is_counted(store: Store) -> None:
+    threads = [threading.Thread(target=store.add_events, args=(events(1.0), "batch", 1.0)) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.event_tallies(KEY)[R1, "blue", "checkout"].n == 1
+
+
+def test_the_names_of_the_last_batches_are_kept(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossfade.store.sql.BATCHES_KEPT", 3)
+    monkeypatch.setattr("crossfade.fakes.store.BATCHES_KEPT", 3)
+    for name in ("a", "b", "c", "d"):
+        store.add_events(events(1.0), name, 1.0)
+    store.add_events(events(1.0), "d", 1.0)
+    store.add_events(events(1.0), "b", 1.0)
+    assert store.event_tallies(KEY)[R1, "blue", "checkout"].n == 4
+    store.add_events(events(1.0), "a", 1.0)
+    assert store.event_tallies(KEY)[R1, "blue", "checkout"].n == 5
+
+
+def test_a_batch_with_a_name_too_many_is_refused_whole_and_may_come_again(store: Store) -> None:
+    store.add_events([Event(KEY, R1, "", f"e{i}", 1.0) for i in range(MOST_NAMES)], "", 1.0)
+    with pytest.raises(InvalidBatch, match=r"events\.1\.name.*'one-more'"):
+        store.add_events([*events(1.0, name="e0"), *events(1.0, name="one-more")], "batch", 1.0)
+    assert (R1, "blue", "e0") not in store.event_tallies(KEY)
+    assert store.add_events(events(1.0, name="e0"), "batch", 1.0) == 1
+    assert store.add_events(events(1.0, name="one-more", release=R2), "", 1.0) == 1

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from crossfade.domain import rollout as machine
 from crossfade.domain.actions import Action, Close, Commit, Discard, Probe, SetSplit, Snapshot, StartReplicas
-from crossfade.domain.analysis.judge import Finding, Verdict
+from crossfade.domain.analysis.policy import Advance, Analysis, WhenUnsure
+from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.errors import Refused
-from crossfade.domain.release import BlueGreen, Canary, Limits, Step, Strategy, WhenUnsure
+from crossfade.domain.release import BlueGreen, Canary, Limits, Step, Strategy
 from crossfade.domain.rollout import (
     Command,
     Done,
@@ -45,7 +46,7 @@ def plan(strategy: Strategy = CANARY, *, baseline: int | None = 1, kind: Kind = 
 
 # --- laws
 
-limits = st.builds(Limits, when_unsure=st.sampled_from(WhenUnsure))
+limits = st.builds(Limits)
 canaries = st.builds(
     lambda weights, lim: Canary(tuple(Step(Weight(w), 5.0) for w in sorted(weights)), lim),
     st.sets(st.integers(1, 10_000), min_size=1, max_size=5),
@@ -262,13 +263,56 @@ def test_a_step_without_enough_data_holds_and_says_what_it_waits_for() -> None:
     assert "too few" in story.state.waiting
 
 
-@pytest.mark.parametrize(("when_unsure", "phase"), [("promote", Phase.SHIFTING), ("rollback", Phase.ROLLING_BACK)])
-def test_an_unsure_step_does_what_the_configuration_says(when_unsure: str, phase: Phase) -> None:
-    strategy = replace(CANARY, limits=Limits(when_unsure=WhenUnsure(when_unsure)))
-    story = Story(plan(strategy))
+UNSURE = Verdict(Finding.INCONCLUSIVE, ("too close to call",))
+
+
+def judged_by(**how: object) -> Plan:
+    return replace(plan(), analysis=Analysis(**how))  # type: ignore[arg-type]  # each test names fields of Analysis
+
+
+@pytest.mark.parametrize(
+    ("verdict", "when_unsure", "phase", "step"),
+    [
+        (UNSURE, "promote", Phase.SHIFTING, 1),
+        (UNSURE, "rollback", Phase.ROLLING_BACK, 0),
+        (UNSURE, "hold", Phase.SHIFTING, 0),
+        (NO_DATA, "promote", Phase.SHIFTING, 0),
+        (NO_DATA, "rollback", Phase.ROLLING_BACK, 0),
+    ],
+)
+def test_an_unsure_step_does_what_the_configuration_says_and_one_without_data_never_passes(
+    verdict: Verdict, when_unsure: str, phase: Phase, step: int
+) -> None:
+    story = Story(judged_by(when_unsure=WhenUnsure(when_unsure)))
     story.to_first_step()
-    story.see(10.0, verdict=NO_DATA)
-    assert story.state.phase is phase
+    story.see(10.0, verdict=verdict)
+    assert (story.state.phase, story.state.step) == (phase, step)
+
+
+def test_a_step_that_is_over_waits_for_certainty_until_the_deadline() -> None:
+    story = Story(judged_by(when_unsure=WhenUnsure.ROLLBACK, deadline=30.0))
+    story.to_first_step()
+    story.see(20.0, verdict=UNSURE)
+    assert story.state.phase is Phase.SHIFTING
+    assert "until it is sure, for another 10 s at most" in story.state.waiting
+    story.see(11.0, verdict=UNSURE)
+    assert story.state.phase is Phase.ROLLING_BACK
+
+
+def test_a_step_that_passed_may_end_before_its_time_but_not_before_the_least_time() -> None:
+    story = Story(judged_by(advance=Advance.EARLY, min_duration=3.0))
+    story.to_first_step()
+    story.see(2.0, verdict=PASS)
+    assert story.state.step == 0
+    story.see(1.5, verdict=PASS)
+    assert story.state.step == 1
+
+
+def test_a_step_that_passed_waits_for_its_time_unless_told_otherwise() -> None:
+    story = Story(plan())
+    story.to_first_step()
+    story.see(2.0, verdict=PASS)
+    assert story.state.step == 0
 
 
 def test_a_breach_sends_all_traffic_home_and_gives_its_reason() -> None:

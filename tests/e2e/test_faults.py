@@ -78,7 +78,7 @@ def test_after_down_and_up_everything_serves_as_before(shop: Installation) -> No
 
 @pytest.mark.timeout(300)
 def test_a_dead_control_plane_leaves_no_canary_in_traffic(shop: Installation) -> None:
-    shop.configure("v2", lease="2s", strategy=shop.canary("50%", duration="60s", when_unsure="promote"))
+    shop.configure("v2", lease="2s", strategy=shop.canary("50%", duration="60s"))
     rollout = shop.json("deploy", str(shop.project), "--detach")["id"]
     until(lambda: shop.client().rollout(rollout)["weight"] == 5000, what="the step")
     router = HAProxyRouter(shop.state / "edge", shop.state / "run")

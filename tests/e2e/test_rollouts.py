@@ -151,11 +151,13 @@ def test_the_candidate_can_be_previewed_by_its_header_only(shop: Installation) -
 
 
 def test_two_deploys_of_one_environment_the_second_is_told_who_holds_it_or_waits(shop: Installation) -> None:
-    shop.configure("v7", strategy=shop.canary("50%", duration="3s", when_unsure="promote"))
+    unsure = {"when_unsure": "rollback", "deadline": "3s"}
+    shop.configure("v7", strategy=shop.canary("50%", duration="3s"), analysis=unsure)
     first = shop.json("deploy", str(shop.project), "--detach")["id"]
     done = shop.run("deploy", str(shop.project), check=False)
     assert done.returncode == 1
     assert f"is held by rollout #{first} of" in " ".join(done.stderr.split())
+    shop.configure("v7")
     waited = shop.deploy("--wait")
     assert waited["rollout"]["phase"] == "promoted"
     assert waited["rollout"]["id"] > first

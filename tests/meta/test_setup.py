@@ -136,6 +136,19 @@ def test_what_is_missing_is_named_and_fails_where_neither_root_nor_sudo_may_inst
     assert "sudo apt-get install a-package" in told.stderr
 
 
+def test_while_packages_are_installed_no_service_starts_unless_the_machine_has_a_policy(
+    setup: ModuleType, tmp_path: Path
+) -> None:
+    policy = tmp_path / "policy-rc.d"
+    with setup.no_services([], policy):
+        assert subprocess.run([policy, "prometheus", "start"], check=False).returncode == 101
+    assert not policy.exists()
+    policy.write_text("#!/bin/sh\n# its own\n")
+    with setup.no_services([], policy):
+        assert "its own" in policy.read_text()
+    assert "its own" in policy.read_text()
+
+
 def checkout(folder: Path) -> Path:
     """As little of a checkout as the set-up needs, with locks that name nothing to fetch."""
     (folder / "tools").mkdir(parents=True)

@@ -95,9 +95,83 @@ def limits() -> st.SearchStrategy[dict[str, Any]]:
             "error_rate": percentages() | st.just("none"),
             "p99": durations(0.001, 600) | st.just("none"),
             "min_requests": st.integers(1, 10**9),
-            "when_unsure": st.sampled_from(["hold", "promote", "rollback"]),
         },
     )
+
+
+def shares(low: float, high: float) -> st.SearchStrategy[str]:
+    """Percentages with up to four decimals."""
+    return st.integers(round(low * 10_000), round(high * 10_000)).map(lambda n: f"{n / 10_000:.4f}%")
+
+
+def analyses() -> st.SearchStrategy[dict[str, Any]]:
+    """Blocks of how to judge; metrics of one's own in both of their places."""
+    judged = {"required": st.booleans(), "dry_run": st.just(False), "weight": st.floats(0.001, 1000)}
+    quantiles = st.sampled_from(["p50", "p75", "p90", "p95", "p99", "p99.5", "p99.9"])
+    names = st.from_regex(r"[a-z][a-z0-9_.-]{0,10}", fullmatch=True).map(lambda name: f"m_{name}")
+    direction = st.sampled_from(["rise", "drop", "either"])
+    ratio = st.floats(1, 1000) | st.just("none")
+    mean = mappings(
+        {"signal": st.sampled_from(["checkout", "queue", "basket", "unheard"]), "margin": shares(0.1, 10_000)},
+        {**judged, "direction": direction},
+    )
+    rate = mappings(
+        {"signal": st.just("api"), "margin": shares(0, 99)}, {**judged, "direction": direction, "or_ratio": ratio}
+    )
+    histogram = mappings(
+        {"signal": st.just("render"), "margin": shares(0, 10_000), "quantile": quantiles},
+        {**judged, "direction": st.just("rise")},
+    )
+    own = mean | rate | histogram
+    block = mappings(
+        {},
+        {
+            "false_alarm": shares(0.001, 49),
+            "false_pass": shares(0.001, 49),
+            "warmup": durations(0, 30),
+            "deadline": durations(90, 3600),
+            "min_duration": durations(0, 90),
+            "when_unsure": st.sampled_from(["hold", "promote", "rollback"]),
+            "advance": st.sampled_from(["timed", "early"]),
+            "strict": st.booleans(),
+            "baseline": st.sampled_from(["live", "fresh"]),
+            "error_rate": mappings({}, {**judged, "margin": shares(0, 99), "or_ratio": ratio, "signal": st.just("api")})
+            | st.just("none"),
+            "latency": st.dictionaries(quantiles, mappings({}, {**judged, "margin": shares(0, 10_000)}), max_size=3),
+            "metrics": st.dictionaries(names, own, max_size=2),
+            "slo": mappings(
+                {"target": shares(1, 99.9999)},
+                {"burn": st.floats(1, 1000), "period": durations(3600, 400 * 86_400), "share": shares(0.01, 100)},
+            ),
+        },
+    )
+    free = st.dictionaries(names.map(lambda name: f"x{name}"), own, max_size=1)
+    return st.tuples(block, free, st.booleans()).map(_meant)
+
+
+SOURCES = {
+    "checkout": {"kind": "events", "per": "event"},
+    "api": {
+        "kind": "prometheus",
+        "url": "http://127.0.0.1:9090",
+        "requests": 'http_requests_total{release="{release}"}',
+        "errors": 'http_requests_total{release="{release}",code=~"5.{2}"}',
+    },
+    "render": {"kind": "prometheus", "url": "https://h", "histogram": "render_bucket", "timeout": "500ms"},
+    "queue": {"kind": "http", "url": "http://h/{slot}/{arm}", "value": "$.queue[0]", "stale_after": "5m"},
+    "basket": {"kind": "http", "url": "http://h", "count": "$.n", "sum": "$.{release}.sum", "sum_squares": "$.q"},
+}
+
+
+def _meant(drawn: tuple[dict[str, Any], dict[str, Any], bool]) -> dict[str, Any]:
+    """The block with the sources that its metrics need, and with something in it that is judged."""
+    block, free, described = drawn
+    found = {**free, **block}
+    if found.get("error_rate") == "none" and not (free or block.get("latency") or block.get("metrics")):
+        del found["error_rate"]
+    parts = [*free.values(), *block.get("metrics", {}).values(), found.get("error_rate")]
+    needed = {part.get("signal") for part in parts if isinstance(part, dict)} - {None, "unheard", "checkout"}
+    return {**found, "sources": SOURCES} if needed or described else found
 
 
 def strategies() -> st.SearchStrategy[dict[str, Any]]:
@@ -130,6 +204,7 @@ def environments() -> st.SearchStrategy[dict[str, Any]]:
             "env": st.dictionaries(VARIABLES, TEXT, max_size=2),
             "env_file": st.just(".env.production"),
             "strategy": strategies(),
+            "analysis": analyses(),
             "warm_for": durations(0, 86_400),
         },
     )
@@ -183,6 +258,7 @@ def specs() -> st.SearchStrategy[dict[str, Any]]:
             ),
             "continuity": st.lists(flows, max_size=2).map(_unique),
             "strategy": strategies(),
+            "analysis": analyses(),
             "sticky": sticky(),
             "drain": mappings({}, {"timeout": durations(0, 86_400)}),
             "warm_for": durations(0, 86_400),

@@ -6,7 +6,7 @@ import pytest
 
 from crossfade.domain.errors import NotFound
 from crossfade.domain.health import Expectation
-from crossfade.domain.release import BlueGreen, Canary, Limits, ReleaseConfig, Step, WhenUnsure
+from crossfade.domain.release import BlueGreen, Canary, Limits, ReleaseConfig, Step
 from crossfade.domain.traffic import Sticky, StickyBy
 from crossfade.domain.values import Weight
 from crossfade.spec.document import reference
@@ -47,7 +47,7 @@ def test_what_an_environment_says_overrides_what_the_service_says() -> None:
     assert (spec.env_files("production"), spec.env_files("staging")) == ((".env", ".env.production"), (".env",))
     assert production.strategy == Canary(
         (Step(Weight(500), 30.0), Step(Weight(2500), 60.0), Step(Weight(5000), 60.0)),
-        Limits(0.01, 0.5, 50, WhenUnsure.HOLD),
+        Limits(0.01, 0.5, 50),
     )
     assert staging.strategy == BlueGreen(30.0, Limits(0.02, None), True)
     assert production.sticky == Sticky(StickyBy.HEADER, "X-User")

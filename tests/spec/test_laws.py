@@ -79,6 +79,9 @@ def test_a_length_of_time_is_written_so_that_it_reads_as_exactly_the_same(second
     assert parse_duration("", show_seconds(seconds)) == seconds
 
 
+FLAGS = ("absent", "manual", "strict", "required", "dry_run")
+
+
 def _with(path: Path, value: Any) -> dict[str, Any]:
     data = copy.deepcopy(REFERENCE.data)
     here: Any = data
@@ -103,9 +106,9 @@ def _wrong_types(path: Path) -> list[Any]:
         # {"equals": …} and the like is what a JSON path takes; a mapping with another key is wrong there, elsewhere.
         wrong += [["a", 3]]
         wrong += [] if path[-2:-1] == ("json",) else [{"a": 1}]
-        if path[-1] not in ("equals", "LOG_LEVEL", "absent", "manual") and path[-2:-1] != ("json",):
+        if path[-1] not in ("equals", "LOG_LEVEL", *FLAGS) and path[-2:-1] != ("json",):
             wrong += [True]
-        if path[-1] in ("absent", "manual"):
+        if path[-1] in FLAGS:
             wrong += [1, "yes"]
     return wrong
 

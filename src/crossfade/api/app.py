@@ -1,4 +1,7 @@
-"""The FastAPI application. Every route but `/healthz` and the OpenAPI document wants the token of the state folder."""
+"""The FastAPI application. Every route but `/healthz` and the OpenAPI document wants the token of the state folder;
+
+`/events` takes the token of a replica too.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,9 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 from crossfade import __version__
-from crossfade.api.models import CommandBody, DeployBody, RollbackBody
+from crossfade.api.models import CommandBody, DeployBody, EventsBody, RollbackBody
 from crossfade.domain import errors
+from crossfade.domain.events import parse
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 from crossfade.service import Request as Deployment
 from crossfade.service import Service
@@ -54,7 +58,16 @@ def create_app(service: Service, token: str, doctor: Callable[[], list[dict[str,
                 401, "A token is wanted: `Authorization: Bearer …`, from the state folder's file `token`."
             )
 
+    def may_post(given: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> EnvKey | None:
+        """The environment that a replica's own token is for; None for the token of the state folder, good for all."""
+        key = service.events_environment(given.credentials) if given is not None else None
+        if key is None:
+            authorised(given)
+        return key
+
+    whose = Depends(may_post)
     api = APIRouter(prefix="/api/v1", dependencies=[Depends(authorised)], responses=_PROBLEMS)
+    replicas = APIRouter(prefix="/api/v1", responses={**_PROBLEMS, 403: {"description": "The token is another's."}})
 
     @app.get("/healthz", tags=["server"])
     def healthz() -> dict[str, str]:
@@ -95,6 +108,11 @@ def create_app(service: Service, token: str, doctor: Callable[[], list[dict[str,
     def releases(service_name: str, environment: str) -> list[dict[str, Any]]:
         """Its releases, newest first; whether each can be restored has been checked."""
         return service.releases(EnvKey(service_name, environment))
+
+    @api.get("/environments/{service_name}/{environment}/traffic", tags=["environments"])
+    def traffic(service_name: str, environment: str) -> dict[str, Any]:
+        """What the live release's clients saw in the last hour: what `plan` counts with."""
+        return service.traffic(EnvKey(service_name, environment))
 
     @api.get("/environments/{service_name}/{environment}/logs", tags=["environments"])
     def logs(
@@ -173,7 +191,16 @@ def create_app(service: Service, token: str, doctor: Callable[[], list[dict[str,
         """What clients saw."""
         return dict(service.receipt(id))
 
+    @replicas.post("/events", tags=["events"])
+    def post_events(body: EventsBody, own: EnvKey | None = whose) -> dict[str, int]:
+        """Counts business events, all of the batch or none. A replica may use its `CROSSFADE_EVENTS_TOKEN`."""
+        posted = parse([event.model_dump() for event in body.events])
+        if own is not None and any(one.key != own for one in posted):
+            raise HTTPException(403, f"This token is for events of {own} only.")
+        return {"accepted": service.post_events(posted, body.id)}
+
     app.include_router(api)
+    app.include_router(replicas)
     _handle_errors(app)
     _limit_bodies(app)
     return app

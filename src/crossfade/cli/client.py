@@ -99,6 +99,9 @@ class Client:
     def environment(self, key: str) -> Data:
         return cast(Data, self._call("GET", f"/environments/{key}"))
 
+    def traffic(self, key: str) -> Data:
+        return cast(Data, self._call("GET", f"/environments/{key}/traffic"))
+
     def releases(self, key: str) -> list[Data]:
         return cast(list[Data], self._call("GET", f"/environments/{key}/releases"))
 

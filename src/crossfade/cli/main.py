@@ -245,6 +245,32 @@ def validate(
         )
 
 
+@app.command()
+def plan(
+    context: typer.Context,
+    folder: Annotated[Path, typer.Argument(help="The project.", show_default=".")] = Path(),
+    environment: Annotated[str | None, typer.Option("--env", "-e", help="The environment.", show_default=False)] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(min=0.001, help="Requests/s to count with, in place of the measured ones.", show_default=False),
+    ] = None,
+    error_rate: Annotated[
+        float, typer.Option(min=0, max=100, help="With --rate: the percentage of errors there is now.")
+    ] = 0.1,
+    as_json: Json = False,
+) -> None:
+    """How long each step of a canary takes to tell good from bad, at the traffic there is."""
+    with _telling(context, as_json) as ctx:
+
+        def traffic(key: str) -> Data:
+            if rate is None:
+                return ctx.client().traffic(key)
+            return {"requests": rate * 3600, "errors": rate * 36 * error_rate, "seconds": 3600.0}
+
+        data = bootstrap.plan(folder, environment, traffic)
+        ctx.say(data, lambda: show.plan(data))
+
+
 # --- rollouts
 
 

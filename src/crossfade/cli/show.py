@@ -14,6 +14,8 @@ from crossfade.domain.values import show_duration
 
 Data = Mapping[str, Any]
 BAR = 40
+EVIDENCE = 12
+"""Cells of a bar of evidence; it is full where it decides."""
 
 _PHASE_STYLE = {
     "promoted": "green",
@@ -98,10 +100,33 @@ def rollout(state: Data) -> RenderableType:
         rows.append(Text(f"    {state['waiting']}"))
     if state.get("verdict"):
         rows.append(Text(f"    {state['verdict']['finding']}: {state['verdict']['sentence']}", style="dim"))
+    if state.get("metrics") and not state["ended"]:
+        rows.append(metrics(state["metrics"]))
     if state["reason"]:
         rows.append(Text(f"    {state['reason']}", style="yellow"))
     rows += [Text(f"    {line}", style="dim") for line in state["detail"][:30]]
     return Group(*rows)
+
+
+def metrics(rows: Sequence[Data]) -> Table:
+    """How far the evidence on each metric is on its way to a fail and to a pass."""
+    table = Table(box=None, padding=(0, 1), show_header=False)
+    for row in rows:
+        note = "dry run" if row["dry_run"] else "" if row["required"] else "not required"
+        table.add_row(
+            f"   {row['name']}",
+            *_way("fail", row["fail"], row["fail_line"], "red"),
+            *_way("pass", row["passing"], row["pass_line"], "green"),
+            Text(note, style="dim"),
+        )
+    return table
+
+
+def _way(to: str, evidence: float, line: float, style: str) -> tuple[Text, Text]:
+    done = min(1.0, max(0.0, evidence / line))
+    cells = round(done * EVIDENCE)
+    bar_ = Text("━" * cells, style=style if done >= 1 else "cyan").append("─" * (EVIDENCE - cells), style="dim")
+    return Text(f"to {to}", style="dim"), bar_.append(f" {done * 100:3.0f} %")
 
 
 def _steps(state: Data) -> Text:
@@ -135,6 +160,8 @@ def receipt(data: Data) -> RenderableType:
     rows: list[RenderableType] = [head]
     if data["reason"]:
         rows.append(Text(f"  why      {data['reason']}"))
+    if data.get("verdict") and data["verdict"]["reasons"] and not data["reason"]:
+        rows.append(Text(f"  judged   {data['verdict']['finding']}: {'; '.join(data['verdict']['reasons'])}"))
     rows += [Text(f"           {line}", style="dim") for line in data["detail"][:25]]
     if "requests" in data:
         rows.append(_clients(data))
@@ -186,6 +213,39 @@ def _spans(data: Data) -> RenderableType:
 
 def _ms(value: float | None) -> str:
     return "-" if value is None else f"{value:.3g} ms" if value < 1000 else f"{value / 1000:.2f} s"
+
+
+def plan(data: Data) -> RenderableType:
+    """What each step can tell."""
+    head = Text(data["environment"], style="bold")
+    head.append(f"   {data['requests_per_second']:g} requests/s")
+    if data["error_rate"] is not None:
+        head.append(f", {data['error_rate'] * 100:.3g} % errors")
+    table = Table(box=None, padding=(0, 1), header_style="dim")
+    steps = data["steps"]
+    worse = list(steps[0]["seconds_to_find_errors"]) if steps else []
+    slower = list(steps[0]["seconds_to_find_slower"]) if steps else []
+    for name in ("weight", "takes", *(f"{w} errors" for w in worse), *(f"{s} as slow" for s in slower), "passes in"):
+        table.add_column(name, justify="right", no_wrap=True)
+    rows: list[RenderableType] = [head, table]
+    for step in steps:
+        table.add_row(
+            f"{step['weight'] * 100:g} %",
+            show_duration(step["duration"]),
+            *(_after(step["seconds_to_find_errors"].get(w)) for w in worse),
+            *(_after(step["seconds_to_find_slower"].get(s)) for s in slower),
+            _after(step["seconds_to_pass"]),
+        )
+        rows += [Text(f"  at {step['weight'] * 100:g} %: {w}", style="yellow") for w in step["warnings"]]
+    rows.append(Text("Times until it is found with the stated false-alarm rate, about; half of all cases are sooner.",
+                     style="dim"))  # fmt: skip
+    return Group(*rows)
+
+
+def _after(seconds: float | None) -> str:
+    if seconds is None:
+        return "never"
+    return show_duration(float(round(seconds)) if seconds >= 10 else round(seconds, 1))
 
 
 def releases(rows: Sequence[Data]) -> Table:

@@ -4,7 +4,8 @@
 
     CrossfadeError
     ├── Invalid                a value from outside is not allowed (place, found, allowed)
-    │   └── InvalidConfig      several of them at once, each with file, line and key
+    │   ├── InvalidConfig      several of them at once, each with file, line and key
+    │   └── InvalidBatch       several of them at once, each with its place in the batch
     ├── Refused                the request is well formed, but must not be done now
     │   ├── Busy               somebody else holds the environment (names the holder)
     │   ├── NotRestorable      a release cannot be brought back (says why)
@@ -90,6 +91,32 @@ class InvalidConfig(Invalid):
                 {"file": p.file, "line": p.line, "key": p.key, "found": p.found, "allowed": p.allowed}
                 for p in self.problems
             ],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One value of a batch that is not allowed: where it is, what was found, what is allowed."""
+
+    place: str
+    found: object
+    allowed: str
+
+
+class InvalidBatch(Invalid):
+    """Everything that is wrong with a batch: nothing of it was taken. ``fields["problems"]`` has all of them."""
+
+    SHOWN = 5
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        each = [Invalid(fault.place, fault.found, fault.allowed) for fault in self.faults]
+        rest = f" And {len(each) - self.SHOWN} more." if len(each) > self.SHOWN else ""
+        CrossfadeError.__init__(
+            self,
+            " ".join(one.what for one in each[: self.SHOWN]) + rest,
+            hint="Nothing of the batch was taken.",
+            problems=[dict(one.fields) for one in each],
         )
 
 

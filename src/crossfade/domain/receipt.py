@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from crossfade.domain.analysis.judge import ArmFacts
+from crossfade.domain.analysis.limits import ArmFacts
 from crossfade.domain.environment import Entry
 from crossfade.domain.rollout import Rollout
 from crossfade.domain.signal import Failure, Reading
@@ -29,10 +29,11 @@ def build(
     readings: Mapping[str, Reading],
     failures: Sequence[Failure],
     ended: float | None,
+    metrics: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
     """The receipt as JSON-ready data. Times in epoch seconds, durations in seconds, latencies in milliseconds.
 
-    ``failures`` are those since the rollout began. ``before`` runs from the beginning to the first move of the
+    ``failures`` are those since the rollout began, ``metrics`` how the judge last compared both arms. ``before`` runs from the beginning to the first move of the
     weights, ``during`` to the last, ``after`` for a few seconds more (absent until they are over).
     """
     plan = state.plan
@@ -59,6 +60,7 @@ def build(
         "verdict": {"finding": state.verdict.finding.value, "reasons": list(state.verdict.reasons)}
         if state.verdict
         else None,
+        "metrics": [dict(metric) for metric in metrics],
         "steps": [
             {"at": e.at, "after": round(e.at - state.began, 3), "what": e.text, "phase": e.phase, "weight": e.weight}
             for e in entries

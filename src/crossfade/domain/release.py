@@ -6,6 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.health import Check, Flow
 from crossfade.domain.traffic import Sticky
 from crossfade.domain.values import Digest, ReleaseNumber, Weight
@@ -23,14 +24,6 @@ class Artifact:
     files: int
 
 
-class WhenUnsure(enum.StrEnum):
-    """What a step does when its time is over and its verdict is neither pass nor fail."""
-
-    HOLD = "hold"
-    PROMOTE = "promote"
-    ROLLBACK = "rollback"
-
-
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What the candidate must keep to. ``error_rate`` is a share 0…1, ``p99`` seconds; None means no limit.
@@ -42,7 +35,6 @@ class Limits:
     error_rate: float | None = 0.01
     p99: float | None = None
     min_requests: int = 50
-    when_unsure: WhenUnsure = WhenUnsure.HOLD
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +92,7 @@ class ReleaseConfig:
     lease: float = 15.0
     request_timeout: float = 60.0
     strategy: Strategy = field(default_factory=BlueGreen)
+    analysis: Analysis = field(default_factory=Analysis)
 
     @property
     def url(self) -> str:

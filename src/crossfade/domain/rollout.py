@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from crossfade.domain.actions import (
@@ -30,9 +30,10 @@ from crossfade.domain.actions import (
     Snapshot,
     StartReplicas,
 )
-from crossfade.domain.analysis.judge import Finding, Verdict
+from crossfade.domain.analysis.policy import Advance, Analysis, WhenUnsure
+from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.errors import Refused
-from crossfade.domain.release import BlueGreen, Canary, Limits, Strategy, WhenUnsure
+from crossfade.domain.release import BlueGreen, Canary, Limits, Strategy
 from crossfade.domain.traffic import Slot, Split
 from crossfade.domain.values import EVERYTHING, NOTHING, EnvKey, ReleaseNumber, Weight, show_duration
 
@@ -92,6 +93,7 @@ class Plan:
     slot: Slot
     strategy: Strategy
     start_timeout: float = 60.0
+    analysis: Analysis = field(default_factory=Analysis)
 
     @property
     def home(self) -> Split:
@@ -362,23 +364,27 @@ def _go_on(state: Rollout, now: float) -> Rollout:
                 return replace(state, waiting="until somebody promotes it: `crossfade promote`")
             return _move(_enter(state, Phase.WATCHING, now), EVERYTHING)
         return _step(state, 0, now)
-    left = state.entered + _duration(state) - now
-    if left > 0:
-        return replace(state, waiting="")
+    spent = now - state.entered
+    finding = state.verdict.finding if state.verdict else Finding.NO_DATA
     if isinstance(plan.strategy, BlueGreen):
         # The watch is there to pull back; nobody may have asked anything of a quiet service in its time.
-        return _promote(state, "", now)
-    finding = state.verdict.finding if state.verdict else Finding.NO_DATA
-    if finding is not Finding.PASS:
-        said = state.verdict.sentence if state.verdict else "no verdict yet"
-        match plan.limits.when_unsure:
-            case WhenUnsure.HOLD:
-                return replace(state, waiting=f"holds at {state.weight}: {finding}: {said}")
-            case WhenUnsure.ROLLBACK:
-                return _go_back(state, f"{finding} at {state.weight} when the step was over: {said}", (), now)
-            case WhenUnsure.PROMOTE:
-                pass
-    return _step(state, state.step + 1, now)
+        return replace(state, waiting="") if spent < plan.strategy.watch else _promote(state, "", now)
+    early = plan.analysis.advance is Advance.EARLY and finding is Finding.PASS
+    if spent < (min(plan.analysis.min_duration, _duration(state)) if early else _duration(state)):
+        return replace(state, waiting="")
+    if finding is Finding.PASS:
+        return _step(state, state.step + 1, now)
+    said = state.verdict.sentence if state.verdict else "no verdict yet"
+    if spent < plan.analysis.deadline:
+        left = show_duration(plan.analysis.deadline - spent)
+        return replace(state, waiting=f"holds at {state.weight} until it is sure, for another {left} at most")
+    match plan.analysis.when_unsure:
+        case WhenUnsure.ROLLBACK:
+            return _go_back(state, f"{finding} at {state.weight} when the step was over: {said}", (), now)
+        case WhenUnsure.PROMOTE if finding is Finding.INCONCLUSIVE:
+            return _step(state, state.step + 1, now)
+        case _:  # what has no data never passes, whatever one may do when unsure
+            return replace(state, waiting=f"holds at {state.weight}: {finding}: {said}")
 
 
 def _duration(state: Rollout) -> float:

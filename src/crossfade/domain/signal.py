@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from crossfade.domain.analysis import latency
-from crossfade.domain.analysis.judge import ArmFacts
+from crossfade.domain.analysis.limits import ArmFacts
+from crossfade.domain.analysis.sample import Histogram
 from crossfade.domain.traffic import Counters, Slot
+
+EDGES_MS: Final = tuple(latency.upper_edge(bucket) * 1000 for bucket in range(latency.LAST))
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,13 @@ class Latencies:
     def quantile(self, q: float) -> float | None:
         """Seconds; None without samples."""
         return latency.quantile(dict(self.counts), q)
+
+    def histogram(self) -> Histogram:
+        """In milliseconds, with every bucket: what the judge compares."""
+        counts = [0.0] * (len(EDGES_MS) + 1)
+        for bucket, n in self.counts:
+            counts[bucket] = float(n)
+        return Histogram(EDGES_MS, tuple(counts))
 
     @property
     def samples(self) -> int:

@@ -103,8 +103,12 @@ class Effects:
         occupant = self._environment(key).slots.get(slot)
         if occupant is None or occupant.release != number:
             occupant = Occupant(number, state.id, release.config.replicas)
+            parts.signals.forget(key, slot)
             parts.store.occupy(key, slot, occupant)
-        parts.runtime.start(key, self._specs(key, slot, release, occupant), fence)
+        # One that runs keeps the environment that it was started with: where to post events may have changed since.
+        runs = {replica.name for replica in parts.runtime.replicas(key) if replica.state in ("starting", "running")}
+        specs = [spec for spec in self._specs(key, slot, release, occupant) if spec.name not in runs]
+        parts.runtime.start(key, specs, fence)
 
     def _specs(self, key: EnvKey, slot: Slot, release: Release, occupant: Occupant) -> tuple[ReplicaSpec, ...]:
         config = release.config
@@ -118,6 +122,9 @@ class Effects:
             "CROSSFADE_RELEASE": str(release.number),
             "CROSSFADE_SLOT": slot.value,
         }
+        if self._parts.api:
+            env["CROSSFADE_EVENTS_URL"] = f"{self._parts.api}/api/v1/events"
+            env["CROSSFADE_EVENTS_TOKEN"] = self._parts.events_token(key)
         folder = self._parts.artifacts.folder(release.digest)
         return tuple(
             ReplicaSpec(name, config.command, folder, env, stop_timeout=config.stop_timeout)
@@ -225,6 +232,7 @@ def write_receipt(parts: Parts, state: Rollout, outcome: Phase, ended: float) ->
         parts.store.readings(state.id),
         failures,
         ended,
+        (parts.store.evidence(state.id) or {}).get("compared", ()),
     )
 
 

@@ -6,7 +6,8 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 
-from crossfade.domain.analysis.judge import Verdict, judge
+from crossfade.domain.analysis.limits import hold_to
+from crossfade.domain.analysis.verdict import Verdict
 from crossfade.domain.environment import Occupant
 from crossfade.domain.errors import CrossfadeError
 from crossfade.domain.release import ReleaseConfig
@@ -15,6 +16,7 @@ from crossfade.domain.signal import Reading
 from crossfade.domain.traffic import Lease
 from crossfade.domain.values import EnvKey
 from crossfade.engine.effects import last_lines
+from crossfade.engine.judging import Judging, joined
 from crossfade.ports import Parts, Replica
 
 RECENT = 10.0
@@ -96,9 +98,15 @@ class Observer:
         self._step: tuple[Phase, int, float] | None = None
         self._mark: Reading | None = None
         self._renewed = 0.0
+        self._judging: Judging | None = None
 
     def close(self) -> None:
         """Stop asking."""
+        if self._judging is not None:
+            self._judging.close()
+        self._stop_health()
+
+    def _stop_health(self) -> None:
         if self._health is not None:
             self._health.stop()
             self._health = None
@@ -130,7 +138,7 @@ class Observer:
         interval = config.check_interval if state.phase is Phase.CHECKING else SERVING_INTERVAL
         wanted = (occupant, interval)
         if self._health_for != wanted:
-            self.close()
+            self._stop_health()
             self._health = Health(self._parts, state.plan.key, occupant, config, interval)
             self._health_for = wanted
         assert self._health is not None
@@ -174,9 +182,14 @@ class Observer:
         self._recent.append(reading)
         slot = state.plan.slot
         whole = reading.since(self._mark)
-        return judge(
+        limits = hold_to(
             state.plan.limits,
             whole.facts(slot),
             reading.since(self._recent[0]).facts(slot),
             whole.facts(slot.other),
         )
+        if state.plan.baseline is None:
+            return limits
+        if self._judging is None:
+            self._judging = Judging(parts, state)
+        return joined(self._judging.look(state, reading, self._mark), limits)

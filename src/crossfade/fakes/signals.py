@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from crossfade.domain.analysis import latency
+from crossfade.domain.analysis.sample import History
 from crossfade.domain.errors import CrossfadeError, NotFound
 from crossfade.domain.signal import Failure, Latencies, Reading
 from crossfade.domain.traffic import Counters, Slot
@@ -28,6 +29,9 @@ class FakeSignals:
         self._counters: dict[tuple[EnvKey, Slot | None], Counters] = {}
         self._latencies: dict[tuple[EnvKey, Slot], Latencies] = {}
         self._failures: list[tuple[EnvKey, Failure]] = []
+        self._past: dict[tuple[EnvKey, Slot], Counters] = {}
+        self._past_latencies: dict[tuple[EnvKey, Slot], Latencies] = {}
+        self._began: dict[tuple[EnvKey, Slot], float] = {}
 
     def ensure(self, key: EnvKey) -> None:
         """From now on the environment exists, with nothing served."""
@@ -64,6 +68,8 @@ class FakeSignals:
             self._segments += 1
             self._counters.clear()
             self._latencies.clear()
+            self._past.clear()
+            self._past_latencies.clear()
 
     def read(self, key: EnvKey) -> Reading:
         with self._lock:
@@ -75,6 +81,22 @@ class FakeSignals:
                 self._counters.get((key, None), Counters()),
                 {slot: self._latencies.get((key, slot), Latencies()) for slot in Slot},
             )
+
+    def history(self, key: EnvKey, slot: Slot) -> History:
+        with self._lock:
+            if self.fails_with is not None:
+                raise self.fails_with
+            counters = self._counters.get((key, slot), Counters()).since(self._past.get((key, slot), Counters()))
+            known = self._latencies.get((key, slot), Latencies())
+            known = known.since(self._past_latencies.get((key, slot), Latencies()))
+            seconds = self._now() - self._began.get((key, slot), self._now())
+            return History(counters.requests, counters.errors, (), known.histogram(), seconds)
+
+    def forget(self, key: EnvKey, slot: Slot) -> None:
+        with self._lock:
+            self._past[key, slot] = self._counters.get((key, slot), Counters())
+            self._past_latencies[key, slot] = self._latencies.get((key, slot), Latencies())
+            self._began[key, slot] = self._now()
 
     def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
         with self._lock:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from crossfade.domain import rollout as machine
+from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
 from crossfade.domain.errors import Busy, NotFound
+from crossfade.domain.events import BATCHES_KEPT, Event, Tallies, refuse_many_names, tally
 from crossfade.domain.release import Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
 from crossfade.domain.traffic import Slot
@@ -32,8 +35,11 @@ class FakeStore:
         self._journal: dict[int, list[Entry]] = {}
         self._orders: list[tuple[int, Ordered]] = []
         self._readings: dict[int, dict[str, Reading]] = {}
+        self._evidence: dict[int, str] = {}
         self._promotions: list[tuple[EnvKey, ReleaseNumber, int]] = []
         self._retirements: dict[int, Retirement] = {}
+        self._tallies: Tallies = {}
+        self._batches: dict[str, int] = {}
         self._serial = 0
 
     def environment(self, key: EnvKey) -> Environment | None:
@@ -143,6 +149,15 @@ class FakeStore:
     def readings(self, id: int) -> Mapping[str, Reading]:
         return dict(self._readings.get(id, {}))
 
+    def keep_evidence(self, id: int, evidence: Mapping[str, Any]) -> None:
+        with self._lock:
+            self.rollout(id)
+            self._evidence[id] = json.dumps(evidence, allow_nan=False)
+
+    def evidence(self, id: int) -> Mapping[str, Any] | None:
+        kept = self._evidence.get(id)
+        return json.loads(kept) if kept else None
+
     def commit(self, id: int, slot: Slot, release: ReleaseNumber, warm_until: float, now: float) -> None:
         with self._lock:
             key = self.rollout(id).plan.key
@@ -188,3 +203,27 @@ class FakeStore:
     def retired(self, retirement: int) -> None:
         with self._lock:
             self._retirements.pop(retirement, None)
+
+    def add_events(self, events: Sequence[Event], batch: str, now: float) -> int:
+        with self._lock:
+            if batch and batch in self._batches:
+                return self._batches[batch]
+            refuse_many_names(events, self._event_names())
+            for place, new in tally(events).items():
+                old = self._tallies.get(place, Moments(0.0, 0.0, 0.0))
+                self._tallies[place] = Moments(old.n + new.n, old.sum + new.sum, old.sum_sq + new.sum_sq)
+            if batch:
+                self._batches[batch] = len(events)
+                for oldest in list(self._batches)[:-BATCHES_KEPT]:
+                    del self._batches[oldest]
+            return len(events)
+
+    def _event_names(self) -> dict[tuple[EnvKey, ReleaseNumber], set[str]]:
+        names: dict[tuple[EnvKey, ReleaseNumber], set[str]] = {}
+        for key, release, _, name in self._tallies:
+            names.setdefault((key, release), set()).add(name)
+        return names
+
+    def event_tallies(self, key: EnvKey) -> Mapping[tuple[ReleaseNumber, str, str], Moments]:
+        with self._lock:
+            return {(release, pool, name): m for (k, release, pool, name), m in self._tallies.items() if k == key}

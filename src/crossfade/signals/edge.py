@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from crossfade.domain.analysis import latency
+from crossfade.domain.analysis.sample import History
 from crossfade.domain.errors import NotFound, Unavailable
 from crossfade.domain.signal import Failure, Latencies, Reading
 from crossfade.domain.traffic import Counters, Slot
@@ -47,6 +48,11 @@ FILE: Final = "signals.json"
 PATIENCE: Final = 3.0
 REMEMBERED: Final = 20_000
 SAVED_EVERY: Final = 5.0
+WINDOW: Final = 10.0
+"""Seconds of one count of the history."""
+
+WINDOWS: Final = 360
+"""How many are remembered: an hour."""
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +76,7 @@ class EdgeSignals:
         self._base: dict[Place, Counters] = {}
         self._histograms: dict[Place, dict[int, int]] = {}
         self._failures: dict[EnvKey, deque[Failure]] = {}
+        self._windows = _Windows(now())
         self._saved_at = 0.0
         self._dirty = False
         self.malformed = 0
@@ -98,6 +105,32 @@ class EdgeSignals:
                 self._poll(0.0)
             self._pump()
             return tuple(sorted((f for f in self._failures.get(key, ()) if f.at > since), key=lambda f: f.at))
+
+    def history(self, key: EnvKey, slot: Slot) -> History:
+        with self._lock:
+            with contextlib.suppress(Unavailable):
+                self._poll(0.0)
+            self._pump()
+            place = (key, slot)
+            total, began = self._total(place), self._windows.began.get(place)
+            whole = list(self._windows.of.get(place, ()))
+            seconds = WINDOW * len(whole)
+            requests, errors = sum(n for n, _ in whole), sum(x for _, x in whole)
+            if began is not None and total.requests >= began.requests:
+                requests, errors = requests + total.requests - began.requests, errors + total.errors - began.errors
+                seconds += max(0.0, self._now() - self._windows.at)
+            known = Latencies(tuple(sorted(self._histograms.get(place, {}).items())))
+            known = known.since(self._windows.latencies.get(place, Latencies()))
+            return History(requests, errors, tuple(float(x) for _, x in whole), known.histogram(), seconds)
+
+    def forget(self, key: EnvKey, slot: Slot) -> None:
+        with self._lock:
+            with contextlib.suppress(Unavailable):
+                self._poll(0.0)
+            place = (key, slot)
+            self._windows.of.pop(place, None)
+            self._windows.began[place] = self._total(place)
+            self._windows.latencies[place] = Latencies(tuple(sorted(self._histograms.get(place, {}).items())))
 
     # --- the reader
 
@@ -130,6 +163,7 @@ class EdgeSignals:
                     due = time.monotonic() + self._every
                     with self._lock, contextlib.suppress(Unavailable):
                         self._poll(0.0)
+                        self._roll()
                 with self._lock:
                     rings = [ring.connection for followed in self._followed.values() for ring in followed.rings]
                 wait = min(0.25, max(0.01, due - time.monotonic()))
@@ -146,6 +180,23 @@ class EdgeSignals:
             except Exception:
                 log.exception("The edge's signals could not be read; trying again")
                 self._stopping.wait(1.0)
+
+    def _roll(self) -> None:
+        """Close the window of history when its time is over."""
+        windows, now = self._windows, self._now()
+        if now - windows.at < WINDOW:
+            return
+        whole = now - windows.at < 2 * WINDOW  # one that nobody closed in time is no window of that length
+        places = {place for followed in self._followed.values() for place in followed.statistics.counters}
+        for place in places:
+            total = self._total(place)
+            began = windows.began.get(place)
+            fresh = total.since(began) if began is not None and total.requests >= began.requests else None
+            if whole and place[1] is not None and fresh is not None and fresh.requests:
+                windows.of.setdefault(place, deque(maxlen=WINDOWS)).append((fresh.requests, fresh.errors))
+            windows.began[place] = total
+        windows.at = now
+        self._dirty = True
 
     # --- counters
 
@@ -186,6 +237,8 @@ class EdgeSignals:
             self._segment = f"{worker.started}-{worker.pid}-{os.urandom(3).hex()}"
             self._base.clear()
             self._histograms.clear()
+            self._windows.began.clear()
+            self._windows.latencies.clear()
         # All samples of a worker that began while this reader was there are new to it.
         self._followed[worker.identity] = _Followed(self._path, from_the_beginning=self._met_any)
         self._known, self._current, self._met_any = None, worker.identity, True
@@ -294,6 +347,8 @@ class EdgeSignals:
             "worker": self._current or self._known,
             "base": [[*_name(place), c.requests, c.errors, c.retries, c.by_cause] for place, c in base.items()],
             "histograms": [[*_name(place), sorted(h.items())] for place, h in self._histograms.items()],
+            "windows": [[*_name(place), list(kept)] for place, kept in self._windows.of.items()],
+            "before": [[*_name(place), known.counts] for place, known in self._windows.latencies.items()],
         }
         temporary = self._file.with_suffix(".new")
         try:
@@ -315,8 +370,26 @@ class EdgeSignals:
             if worker:
                 self._known = (int(worker[0]), int(worker[1]))
                 self._segment, self._base, self._histograms = str(data["segment"]), base, histograms
+                for k, s, kept in data.get("windows", ()):
+                    self._windows.of[_place(k, s)] = deque(((int(n), int(x)) for n, x in kept), maxlen=WINDOWS)
+                for k, s, counts in data.get("before", ()):
+                    known = tuple((int(b), int(n)) for b, n in counts)
+                    self._windows.latencies[_place(k, s)] = Latencies(known)
         except (OSError, ValueError, KeyError, TypeError):
             pass  # counted anew, in a new segment
+
+
+class _Windows:
+    """The history of slots: ``of`` each its (requests, errors) of whole windows; since ``at`` the present one counts,
+
+    from ``began``. ``latencies`` are those of releases that were in the slot before.
+    """
+
+    def __init__(self, at: float) -> None:
+        self.at = at
+        self.of: dict[Place, deque[tuple[int, int]]] = {}
+        self.began: dict[Place, Counters] = {}
+        self.latencies: dict[Place, Latencies] = {}
 
 
 class _Followed:

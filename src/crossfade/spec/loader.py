@@ -14,18 +14,22 @@ from crossfade.spec.problems import Place
 
 def load(path: Path) -> Spec:
     """Read a file. Raises InvalidConfig with every problem, NotFound."""
-    return parse_bytes(_read(path), str(path))
+    return parse_bytes(read_file(path), str(path))
 
 
 def parse_bytes(data: bytes, file: str = FILE_NAME) -> Spec:
     """From what a file holds. Raises InvalidConfig."""
+    return parse(decode(data, file), file)
+
+
+def decode(data: bytes, file: str) -> str:
+    """The text of a file. Raises InvalidConfig."""
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         found = f"the byte 0x{data[error.start]:02x}, which is not UTF-8 there"
         raise InvalidConfig([Problem(file, line, "the file", found, "text in UTF-8")]) from None
-    return parse(text, file)
 
 
 def parse(text: str, file: str = FILE_NAME) -> Spec:
@@ -56,12 +60,13 @@ def _is_variable(path: tree.Path) -> bool:
     )
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path, hint: str = "`crossfade init` proposes one.") -> bytes:
+    """What a file holds, a little more than is allowed at most. Raises InvalidConfig, NotFound."""
     try:
         # Not blocking: opening a pipe would wait for its other end.
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"There is no {path}.", hint="`crossfade init` proposes one.") from None
+        raise NotFound(f"There is no {path}.", hint=hint) from None
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
     try:

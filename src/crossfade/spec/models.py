@@ -24,14 +24,16 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.errors import InvalidConfig, NotFound, Problem
 from crossfade.domain.health import Check, Expectation, Flow
-from crossfade.domain.release import BlueGreen, Canary, Limits, ReleaseConfig, Step, Strategy, WhenUnsure
+from crossfade.domain.release import BlueGreen, Canary, Limits, ReleaseConfig, Step, Strategy
 from crossfade.domain.traffic import Sticky, StickyBy
 from crossfade.domain.values import Weight
 from crossfade.spec import scalars
+from crossfade.spec.analysis import ANALYSIS_WORDS, GIVEN, AnalysisPart, unmeant
 from crossfade.spec.problems import Place, explain
-from crossfade.spec.rules import breaches
+from crossfade.spec.rules import MOVED, breaches
 from crossfade.spec.scalars import Words
 
 FILE_NAME: Final = "crossfade.yaml"
@@ -170,11 +172,10 @@ class LimitsPart(Part):
     error_rate: Annotated[Weight | None, scalars.percentage(none=True)] = Weight(100)
     p99: Annotated[float | None, scalars.duration("1ms", "10m", none=True)] = None
     min_requests: Annotated[int, scalars.whole(1, 1_000_000_000)] = 50
-    when_unsure: Annotated[str, scalars.choice(*WhenUnsure)] = WhenUnsure.HOLD.value
 
     def limits(self) -> Limits:
         rate = None if self.error_rate is None else self.error_rate.bp / 10_000
-        return Limits(rate, self.p99, self.min_requests, WhenUnsure(self.when_unsure))
+        return Limits(rate, self.p99, self.min_requests)
 
 
 class BlueGreenPart(Part):
@@ -253,6 +254,7 @@ class EnvironmentPart(Part):
     env_file: Annotated[str | None, scalars.FILE] = None
     # Counts only when the file has it: a default would hide the service's own strategy.
     strategy: StrategyPart = Field(default_factory=BlueGreenPart)
+    analysis: Annotated[AnalysisPart | None, GIVEN, ANALYSIS_WORDS] = None
     warm_for: Annotated[float | None, scalars.duration("0s", "30d")] = None
 
 
@@ -265,6 +267,7 @@ class Spec(Part):
     health: Annotated[tuple[CheckPart, ...], Field(min_length=1, max_length=50), _CHECKS]
     continuity: Annotated[tuple[FlowPart, ...], Field(max_length=50), Words("a list of flows")] = ()
     strategy: StrategyPart = Field(default_factory=BlueGreenPart)
+    analysis: Annotated[AnalysisPart | None, GIVEN, ANALYSIS_WORDS] = None
     sticky: StickyPart = Field(default_factory=StickyPart)
     drain: Drain = Field(default_factory=Drain)
     warm_for: Annotated[float, scalars.duration("0s", "30d")] = 600.0
@@ -295,8 +298,15 @@ class Spec(Part):
             spec = cls.model_validate(data)
         except ValidationError as error:
             problems = explain(error, cls, data, place)
+        more = breaches(data, place)
+        moved = {problem.key for problem in more if problem.found == MOVED}
+        problems = [problem for problem in problems if problem.key not in moved]
         said = {problem.key for problem in problems}
-        problems += [problem for problem in breaches(data, place) if problem.key not in said]
+        problems += [problem for problem in more if problem.key not in said]
+        if spec is not None and not problems:
+            problems = unmeant(spec.analysis, ("analysis",), place)
+            for name, own in spec.environments.items():
+                problems += unmeant(own.analysis, ("environments", name, "analysis"), place)
         return spec, problems
 
     def to_data(self) -> dict[str, Any]:
@@ -311,6 +321,7 @@ class Spec(Part):
         """What a release runs with in one environment; ``secrets`` stays empty. Raises NotFound, naming those there are."""
         own = self._own(name)
         strategy = own.strategy if "strategy" in own.model_fields_set else self.strategy
+        analysis = self.analysis if own.analysis is None else own.analysis
         return ReleaseConfig(
             command=self.run.command,
             env=tuple(sorted((self.run.env | own.env).items())),
@@ -329,6 +340,7 @@ class Spec(Part):
             lease=self.lease,
             request_timeout=self.request_timeout,
             strategy=strategy.strategy(),
+            analysis=analysis.analysis() if analysis is not None else Analysis(),
         )
 
     def _own(self, name: str) -> EnvironmentPart:

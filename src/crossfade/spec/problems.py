@@ -11,7 +11,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ValidationError
 
 from crossfade.domain.errors import Problem
-from crossfade.spec.shape import Path, Shape, shape_of
+from crossfade.spec.shape import FREE, Path, Shape, shape_of
 
 LONGEST_SHOWN: Final = 60
 """Characters of a found value."""
@@ -84,7 +84,7 @@ def shown(value: Any, path: Path) -> str:
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" if value else "an empty list"
-    if is_secret(path):
+    if is_secret(path) or (path[-1:] == ("url",) and isinstance(value, str) and any(c in value for c in "@?")):
         return "a value that is not shown"
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -148,11 +148,13 @@ def _locate(location: tuple[int | str, ...], data: Any) -> tuple[Path, tuple[int
     here = data
     tagged = False
     is_name = False
-    for step in location:
+    for step, following in zip(location, (*location[1:], None), strict=False):
         if step == "[key]" and step is location[-1]:
             is_name = True
         elif not tagged and path and path[-1] == "strategy" and step in _STRATEGIES:
             tagged = True
+        elif step == FREE and not (_has(here, step) and (_has(here[step], following) or not _has(here, following))):
+            continue  # this free name stands beside it
         elif not rest and _has(here, step):
             path.append(step)
             here = here[step]
@@ -161,7 +163,7 @@ def _locate(location: tuple[int | str, ...], data: Any) -> tuple[Path, tuple[int
     return tuple(path), tuple(rest), is_name
 
 
-def _has(data: Any, step: int | str) -> bool:
+def _has(data: Any, step: int | str | None) -> bool:
     if isinstance(data, dict):
         return step in data
     return isinstance(data, list | tuple) and isinstance(step, int) and step < len(data)
@@ -173,6 +175,8 @@ def _unknown(root: Shape, path: Path, data: Any, place: Place) -> tuple[Problem,
     name = str(path[-1])
     near = get_close_matches(name.lower().replace("-", "_")[:LONGEST_SHOWN], parent.keys, n=1, cutoff=0.65)
     known = ", ".join(parent.keys)
+    if FREE in parent.keys:
+        known += ", and metrics of your own, each with signal and margin"
     elsewhere = [".".join(p).replace(".[]", "[]") for p, _ in root.walk() if p and p[-1] == name]
     if around is not None and around.variants and any(name in variant.keys for variant in around.variants.values()):
         kind = next(tag for tag, variant in around.variants.items() if name in variant.keys)

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from crossfade.domain.analysis.policy import QUANTILES
 from crossfade.domain.errors import Invalid
 from crossfade.domain.release import SMALLEST_WINDOW
 from crossfade.domain.values import Weight, parse_duration, parse_name
@@ -28,6 +30,8 @@ MOST_WORDS: Final = 500
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
+_SHARE = re.compile(r"\s*(\d{1,12}(?:\.\d{1,12})?)\s*%\s*")
+METRIC = re.compile(r"[a-z][a-z0-9_.-]{0,39}")
 _PATH = re.compile(r"/[\x21\x22\x24-\x7e]{0,1999}")
 _SHELL = re.compile(r"\|\|?|&&?|;|\d*[<>]{1,2}(?:&\d)?|\$\(.*|`.*")
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -176,6 +180,82 @@ def percentage(*, none: bool = False, zero: bool = True) -> Kind:
         lambda weight: "none" if weight is None else f"{weight.bp / 100:g}%",
         {"type": "string", "pattern": pattern + r"|^none$" if none else pattern},
     )
+
+
+def _share_of(text: str) -> float:
+    """``0.1%`` is 0.001. Raises NotAllowed."""
+    found = _SHARE.fullmatch(text)
+    if found is None:
+        raise NotAllowed
+    return float(Decimal(found[1]) / 100)
+
+
+def share(low: str, high: str) -> Kind:
+    """A share 0…1 as a percentage, with as many digits as one likes."""
+    least, most = _share_of(low), _share_of(high)
+
+    def read(value: Any) -> float:
+        if not isinstance(value, str) or len(value) > 40:
+            raise NotAllowed
+        found = _share_of(value)
+        if not least <= found <= most:
+            raise NotAllowed
+        return found
+
+    return Kind(
+        f"a percentage from {low} to {high}",
+        read,
+        lambda found: f"{(Decimal(repr(found)) * 100).normalize():f}%",
+        {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"},
+    )
+
+
+def number(low: float, high: float, *, none: bool = False) -> Kind:
+    """A number from ``low`` to ``high``; with ``none``, that word stands for no such limit."""
+
+    def read(value: Any) -> float | None:
+        if none and value == "none":
+            return None
+        found = float(_number(value))
+        if not low <= found <= high:
+            raise NotAllowed
+        return found
+
+    words = f"a number from {low:g} to {high:g}"
+    plain: Mapping[str, Any] = {"type": "number", "minimum": low, "maximum": high}
+    return Kind(
+        f"{words}, or none" if none else words,
+        read,
+        lambda found: "none" if found is None else found,
+        {"anyOf": [plain, {"const": "none"}]} if none else plain,
+    )
+
+
+def _metric_name(value: Any) -> str:
+    if not METRIC.fullmatch(_text(value, 40)):
+        raise NotAllowed
+    return str(value)
+
+
+def _query(value: Any) -> str:
+    text = _text(value, 4000)
+    if not text.strip() or any(ord(c) < 32 and c not in "\t\n" for c in text):
+        raise NotAllowed
+    return text
+
+
+def _url(value: Any) -> str:
+    text = _text(value, 2000)
+    try:
+        parts = urlsplit(text)
+        port_is_fine = parts.port is None or parts.port > 0
+    except ValueError:
+        raise NotAllowed from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_fine or not text.isprintable():
+        raise NotAllowed
+    if parts.username is not None or parts.password is not None or " " in text:
+        raise NotAllowed
+    return text
 
 
 def _name(value: Any) -> str:
@@ -460,6 +540,18 @@ PLAIN: Final = Kind("text, a number, true or false", _plain, schema={"type": ["s
 FLAG: Final = Kind("true or false", _flag, schema={"type": "boolean"})
 ADDRESS: Final = Kind(
     "an IP address, for example 127.0.0.1", _address, schema={"type": "string", "pattern": r"^[0-9A-Fa-f:.]+$"}
+)
+METRIC_NAME: Final = Kind(
+    "1 to 40 of a-z, 0-9, '_', '.' and '-', beginning with a letter",
+    _metric_name,
+    schema={"type": "string", "pattern": "^[a-z][a-z0-9_.-]{0,39}$"},
+)
+QUANTILE: Final = choice(*QUANTILES)
+QUERY: Final = Kind("a query", _query, schema={"type": "string", "pattern": r"\S", "maxLength": 4000})
+URL: Final = Kind(
+    "a URL that begins with http:// or https://, without a user name and password",
+    _url,
+    schema={"type": "string", "pattern": "^https?://"},
 )
 WINDOW: Final = whole(
     SMALLEST_WINDOW,

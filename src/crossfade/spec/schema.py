@@ -8,7 +8,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from crossfade.spec.document import descriptions
-from crossfade.spec.shape import Shape, shape_of
+from crossfade.spec.shape import FREE, Shape, shape_of
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -36,6 +36,9 @@ def _describe(definition: dict[str, Any], shape: Shape) -> None:
     assert shape.model is not None
     definition.pop("title", None)
     definition.pop("description", None)
+    if FREE in shape.keys:
+        # An editor takes a misspelt key for a metric of one's own, and asks for its signal; the loader knows better.
+        (definition["additionalProperties"],) = definition["properties"][FREE]["patternProperties"].values()
     for key, found in definition.get("properties", {}).items():
         found.pop("title", None)
         # A check of a flow is a health check with more keys: what is said of one is true of the other.

@@ -14,6 +14,9 @@ from crossfade.spec.scalars import Kind, Words
 
 Path = tuple[str | int, ...]
 
+FREE = "metrics"
+"""A key whose free names may also stand beside it, where no other key has the name."""
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -45,7 +48,10 @@ class Shape:
             if here is None:
                 return None
             here = here.inside(data)
-            here = here.each if here.each is not None else here.keys.get(str(step))
+            free = here.keys[FREE].each if FREE in here.keys else None
+            here = (
+                here.each if here.each is not None else here.keys.get(str(step), free if _named(data, step) else None)
+            )
             data = _step(data, step)
         return here
 
@@ -62,6 +68,12 @@ class Shape:
             yield from key.walk((*path, name))
         if self.each is not None:
             yield from self.each.walk((*path, "[]" if self.listed else "*"))
+
+
+def _named(data: Any, step: str | int) -> bool:
+    """Whether a free name is meant: it has a signal."""
+    found = _step(data, step)
+    return isinstance(found, dict) and "signal" in found
 
 
 def _step(data: Any, step: str | int) -> Any:
@@ -102,6 +114,8 @@ def _shape(annotation: Any) -> Shape:
     if origin is dict:
         each = _shape(arguments[1])
         return Shape(words or "a mapping of names to values", each=each)
+    if origin in (Union, types.UnionType) and type(None) in arguments:
+        return _shape(Annotated[next(a for a in arguments if a is not type(None)), Words(words)])
     if origin in (Union, types.UnionType):
         variants = {}
         for argument in arguments:

@@ -37,6 +37,8 @@ MOST_VALUES: Final = 10_000
 DEEPEST: Final = 30
 """Levels of lists and mappings."""
 
+EMPTY: Final = "an empty file"
+
 Path = tuple[str | int, ...]
 
 _NULL = re.compile(r"~|null|Null|NULL|")
@@ -99,7 +101,7 @@ def read(text: str, verbatim: Callable[[Path], bool] = lambda path: False) -> Tr
                 raise _Stop(number, f"a line of more than {LONGEST_LINE} characters", "shorter lines")
         node = _compose(text.removeprefix("\ufeff"))
         if node is None or (node.kind == "scalar" and node.plain and _NULL.fullmatch(node.text)):
-            raise _Stop(0, "an empty file", "a mapping that begins with service:")
+            raise _Stop(0, EMPTY, "a mapping that begins with service:")
         _Builder(tree, verbatim).build(node)
     except _Stop as stop:
         tree.faults.append(stop.fault)

@@ -17,8 +17,10 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.pool import QueuePool
 
 from crossfade.domain import rollout as machine
+from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
 from crossfade.domain.errors import Busy, NotFound, StorageFailed
+from crossfade.domain.events import BATCHES_KEPT, Event, refuse_many_names, tally
 from crossfade.domain.release import Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
 from crossfade.domain.traffic import Slot
@@ -258,6 +260,18 @@ class SqlStore:
             rows = c.execute(sa.select(t.readings).where(t.readings.c.rollout == id)).all()
         return {row.label: _READING.validate_json(row.reading) for row in rows}
 
+    def keep_evidence(self, id: int, evidence: Mapping[str, Any]) -> None:
+        text = json.dumps(evidence, separators=(",", ":"), allow_nan=False)
+        with self._writing() as c:
+            mine = t.evidence.c.rollout == id
+            if not c.execute(t.evidence.update().where(mine).values(evidence=text)).rowcount:
+                c.execute(t.evidence.insert().values(rollout=id, evidence=text))
+
+    def evidence(self, id: int) -> Mapping[str, Any] | None:
+        with self._reading() as c:
+            text = c.execute(sa.select(t.evidence.c.evidence).where(t.evidence.c.rollout == id)).scalar()
+        return json.loads(text) if text else None
+
     def commit(self, id: int, slot: Slot, release: ReleaseNumber, warm_until: float, now: float) -> None:
         with self._writing() as c:
             key = c.execute(sa.select(t.rollouts.c.key).where(t.rollouts.c.id == id)).scalar_one()
@@ -321,6 +335,43 @@ class SqlStore:
     def retired(self, retirement: int) -> None:
         with self._writing() as c:
             c.execute(t.retirements.delete().where(t.retirements.c.id == retirement))
+
+    # --- business events
+
+    def add_events(self, events: Sequence[Event], batch: str, now: float) -> int:
+        tallies = tally(events)
+        with self._writing() as c:
+            if batch:
+                before = c.execute(
+                    sa.select(t.event_batches.c.accepted).where(t.event_batches.c.batch == batch)
+                ).scalar()
+                if before is not None:
+                    return int(before)
+            refuse_many_names(events, {(key, release): _names(c, key, release) for key, release, _, _ in tallies})
+            for (key, release, pool, name), new in tallies.items():
+                place = {"key": str(key), "release": release.n, "pool": pool, "name": name}
+                mine = sa.and_(*(t.event_tallies.c[column] == value for column, value in place.items()))
+                more = {column: t.event_tallies.c[column] + getattr(new, column) for column in ("n", "sum", "sum_sq")}
+                if not c.execute(t.event_tallies.update().where(mine).values(more)).rowcount:
+                    c.execute(t.event_tallies.insert().values(**place, n=new.n, sum=new.sum, sum_sq=new.sum_sq))
+            if batch:
+                result = c.execute(t.event_batches.insert().values(batch=batch, accepted=len(events), at=now))
+                assert result.inserted_primary_key is not None
+                oldest = result.inserted_primary_key[0] - BATCHES_KEPT
+                c.execute(t.event_batches.delete().where(t.event_batches.c.seq <= oldest))
+        return len(events)
+
+    def event_tallies(self, key: EnvKey) -> Mapping[tuple[ReleaseNumber, str, str], Moments]:
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.event_tallies).where(t.event_tallies.c.key == str(key))).all()
+        return {(ReleaseNumber(row.release), row.pool, row.name): Moments(row.n, row.sum, row.sum_sq) for row in rows}
+
+
+def _names(c: sa.Connection, key: EnvKey, release: ReleaseNumber) -> tuple[str, ...]:
+    """The names of events that a release has had."""
+    tallies = t.event_tallies.c
+    query = sa.select(tallies.name).distinct().where(tallies.key == str(key), tallies.release == release.n)
+    return tuple(c.execute(query).scalars())
 
 
 def _held(c: sa.Connection, key: str) -> sa.Row[Any] | None:

@@ -94,6 +94,13 @@ readings = Table(
     Column("reading", Text, nullable=False),
 )
 
+evidence = Table(
+    "evidence",
+    metadata,
+    Column("rollout", Integer, ForeignKey("rollouts.id"), primary_key=True, autoincrement=False),
+    Column("evidence", Text, nullable=False),
+)
+
 promotions = Table(
     "promotions",
     metadata,
@@ -114,4 +121,27 @@ retirements = Table(
     Column("names", Text, nullable=False),
     Column("deadline", Float, nullable=False),
     UniqueConstraint("names"),
+)
+
+event_tallies = Table(
+    "event_tallies",
+    metadata,
+    Column("key", String(100), primary_key=True),
+    Column("release", Integer, primary_key=True, autoincrement=False),
+    Column("pool", String(8), primary_key=True),
+    Column("name", String(40), primary_key=True),
+    Column("n", Float, nullable=False),
+    Column("sum", Float, nullable=False),
+    Column("sum_sq", Float, nullable=False),
+)
+
+event_batches = Table(
+    "event_batches",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("batch", String(200), nullable=False),
+    Column("accepted", Integer, nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("batch"),
+    sqlite_autoincrement=True,
 )
