@@ -27,7 +27,7 @@ from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
 from crossfade.domain.signal import Failure as Failure  # noqa: PLC0414 - part of this module's words
 from crossfade.domain.signal import Latencies as Latencies  # noqa: PLC0414 - part of this module's words
 from crossfade.domain.signal import Reading as Reading  # noqa: PLC0414 - part of this module's words
-from crossfade.domain.traffic import Lease, Server, Slot, Split, Sticky
+from crossfade.domain.traffic import Lease, Pool, Server, Slot, Split, Sticky
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 
 
@@ -133,7 +133,7 @@ class EdgeState:
     split: Split
     lease: Lease | None
     lapsed: bool
-    servers: Mapping[Slot, tuple[ServerStatus, ...]]
+    servers: Mapping[Pool, tuple[ServerStatus, ...]]
     fence: int
 
 
@@ -148,13 +148,13 @@ class Router(Protocol):
 
     def remove(self, key: EnvKey, fence: int) -> None: ...
 
-    def add_servers(self, key: EnvKey, slot: Slot, servers: Sequence[Server], fence: int) -> None:
+    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int) -> None:
         """Add those that are not there; returns when the edge sees each as up. Raises Unavailable after 10 s otherwise."""
 
-    def drain_servers(self, key: EnvKey, slot: Slot, names: Sequence[str], fence: int) -> None:
+    def drain_servers(self, key: EnvKey, slot: Pool, names: Sequence[str], fence: int) -> None:
         """No new requests to these; those in flight (WebSocket, SSE) go on."""
 
-    def remove_servers(self, key: EnvKey, slot: Slot, names: Sequence[str], fence: int) -> None:
+    def remove_servers(self, key: EnvKey, slot: Pool, names: Sequence[str], fence: int) -> None:
         """Take them out, cutting what is still in flight. Unknown names are ignored."""
 
     def set_split(self, key: EnvKey, split: Split, lease: Lease | None, fence: int) -> None:
@@ -313,7 +313,7 @@ class Store(Protocol):
 
     def receipt(self, id: int) -> Mapping[str, Any] | None: ...
 
-    def retire(self, key: EnvKey, slot: Slot, names: Sequence[str], deadline: float) -> None: ...
+    def retire(self, key: EnvKey, slot: Pool, names: Sequence[str], deadline: float) -> None: ...
 
     def retirements(self) -> tuple[Retirement, ...]: ...
 

@@ -1,7 +1,7 @@
 """A small real application for the end-to-end tests: standard library only, starts at once.
 
 Its behaviour is chosen by the variable MODE: good, unhealthy, exits, wrong-port, failing (health is fine, requests are
-not), forgetful (loses sessions), slow. Sessions live in the folder SESSIONS, which all releases share.
+not), flaky (every fifth request fails), forgetful (loses sessions), slow. Sessions live in the folder SESSIONS, which all releases share.
 """
 
 from __future__ import annotations
@@ -43,8 +43,13 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/feed":
             self._feed()
         else:
-            if MODE == "failing":
+            if MODE == "failing" or (MODE == "flaky" and secrets.randbelow(5) == 0):
                 self._answer(500, {"error": "boom"})
+                return
+            if path == "/buy":
+                self._answer(
+                    200, {"version": VERSION}, {"X-Crossfade-Event": f"checkout={os.environ.get('PRICE', '20')}"}
+                )
                 return
             if MODE == "slow":
                 time.sleep(0.3)

@@ -42,6 +42,9 @@ async def answer(
             await writer.drain()
             await asyncio.sleep(0.1)
         writer.write(b"0\r\n\r\n")
+    elif path.startswith("/tells/"):
+        said = path.removeprefix("/tells/").replace("~", " ").encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nX-Crossfade-Event: %s\r\nContent-Length: 2\r\n\r\n{}" % said)
     else:
         status = int(path.removeprefix("/status/")) if path.startswith("/status/") else 200
         if path.startswith("/slow/"):

@@ -53,6 +53,24 @@ class Probe:
 
 
 @dataclass(frozen=True, slots=True)
+class StartControl:
+    """Start fresh replicas of the baseline in the control pool; done when they are healthy and the edge sees them."""
+
+    id: str
+    release: ReleaseNumber
+    kind: Literal["start-control"] = "start-control"
+
+
+@dataclass(frozen=True, slots=True)
+class DiscardControl:
+    """Retire the control pool's replicas: drained, then stopped."""
+
+    id: str
+    release: ReleaseNumber
+    kind: Literal["discard-control"] = "discard-control"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """Read the signals and keep them under ``label`` for the receipt and the verdict."""
 
@@ -99,7 +117,19 @@ class Close:
     kind: Literal["close"] = "close"
 
 
-Action = ClearSlot | StartReplicas | Connect | Probe | Snapshot | SetSplit | Commit | Discard | Close
+Action = (
+    ClearSlot
+    | StartReplicas
+    | Connect
+    | Probe
+    | StartControl
+    | Snapshot
+    | SetSplit
+    | Commit
+    | Discard
+    | DiscardControl
+    | Close
+)
 
 
 def describe(action: Action) -> str:
@@ -113,6 +143,10 @@ def describe(action: Action) -> str:
             return f"connects {release} to the edge"
         case Probe(release=release):
             return f"asks {release} through the preview"
+        case StartControl(release=release):
+            return f"starts fresh replicas of {release} to compare with"
+        case DiscardControl(release=release):
+            return f"retires the fresh replicas of {release}"
         case Snapshot():
             return "reads the signals"
         case SetSplit(split=split, fallback=None):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from crossfade.domain.traffic import Slot
+from crossfade.domain.traffic import Pool, Slot
 from crossfade.domain.values import EnvKey, ReleaseNumber
 
 
@@ -50,7 +50,7 @@ class Retirement:
 
     id: int
     key: EnvKey
-    slot: Slot
+    slot: Pool
     names: tuple[str, ...]
     deadline: float
 

@@ -25,12 +25,14 @@ from crossfade.domain.actions import (
     Commit,
     Connect,
     Discard,
+    DiscardControl,
     Probe,
     SetSplit,
     Snapshot,
+    StartControl,
     StartReplicas,
 )
-from crossfade.domain.analysis.policy import Advance, Analysis, WhenUnsure
+from crossfade.domain.analysis.policy import Advance, Against, Analysis, WhenUnsure
 from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.errors import Refused
 from crossfade.domain.release import BlueGreen, Canary, Limits, Strategy
@@ -99,6 +101,19 @@ class Plan:
     def home(self) -> Split:
         """The split to return to: all traffic on the baseline's slot."""
         return Split.wholly(self.slot.other if self.baseline is not None else self.slot)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the candidate is compared with fresh replicas of the baseline."""
+        compared = self.kind is Kind.DEPLOY and self.baseline is not None and isinstance(self.strategy, Canary)
+        return compared and self.analysis.baseline is Against.FRESH
+
+    def split(self, weight: Weight) -> Split:
+        """The candidate at ``weight``. A control pool has as much, but leaves half of the baseline's to its old ones."""
+        split = Split.giving(self.slot, weight)
+        if not self.fresh or weight in (NOTHING, EVERYTHING):
+            return split
+        return split.with_control(self.slot.other, Weight(min(weight.bp, weight.rest.bp // 2)))
 
     @property
     def limits(self) -> Limits:
@@ -303,6 +318,9 @@ def _checked(state: Rollout, event: Observed, now: float) -> Rollout:
         state = _queue(state, lambda i: Connect(i, plan.slot, candidate))
         if plan.kind is Kind.DEPLOY:
             state = _queue(state, lambda i: Probe(i, plan.slot, candidate))
+        if plan.fresh and plan.baseline is not None:
+            baseline = plan.baseline
+            state = _queue(state, lambda i: StartControl(i, baseline))
         return state
     if event.restarts >= MOST_RESTARTS:
         why = f"{candidate} keeps exiting ({event.restarts} times): {event.faults[0]}"
@@ -406,7 +424,7 @@ def _step(state: Rollout, step: int, now: float) -> Rollout:
 
 def _move(state: Rollout, weight: Weight) -> Rollout:
     """Set the candidate's weight under a lease, with the signals read just before, from which the step is judged."""
-    split = Split.giving(state.plan.slot, weight)
+    split = state.plan.split(weight)
     state = replace(state, weight=weight, verdict=None, waiting="")
     return _queue(state, lambda i: Snapshot(i, mark(state)), lambda i: SetSplit(i, split, state.plan.home))
 
@@ -420,6 +438,7 @@ def _promote(state: Rollout, reason: str, now: float) -> Rollout:
         lambda i: SetSplit(i, Split.wholly(plan.slot), None),
         lambda i: Commit(i, plan.slot, plan.candidate),
         lambda i: Snapshot(i, "end"),
+        *_without_control(plan),
         Close,
     )
 
@@ -435,8 +454,14 @@ def _go_back(state: Rollout, reason: str, detail: tuple[str, ...], now: float) -
         lambda i: SetSplit(i, plan.home, None),
         lambda i: Snapshot(i, "end"),
         lambda i: Discard(i, plan.slot, plan.candidate),
+        *_without_control(plan),
         Close,
     )
+
+
+def _without_control(plan: Plan) -> tuple[Callable[[str], Action], ...]:
+    baseline = plan.baseline
+    return (lambda i: DiscardControl(i, baseline),) if plan.fresh and baseline is not None else ()
 
 
 def _enter(state: Rollout, phase: Phase, now: float) -> Rollout:

@@ -8,8 +8,8 @@ from typing import Final
 
 from crossfade.domain.analysis import latency
 from crossfade.domain.analysis.limits import ArmFacts
-from crossfade.domain.analysis.sample import Histogram
-from crossfade.domain.traffic import Counters, Slot
+from crossfade.domain.analysis.sample import Histogram, Moments
+from crossfade.domain.traffic import Counters, Pool, Slot
 
 EDGES_MS: Final = tuple(latency.upper_edge(bucket) * 1000 for bucket in range(latency.LAST))
 
@@ -54,7 +54,7 @@ class Failure:
     """
 
     at: float
-    slot: Slot | None
+    slot: Pool | None
     status: int
     cause: str
     transport: bool
@@ -65,7 +65,9 @@ class Reading:
     """What an environment's clients saw up to ``at`` (epoch seconds), per slot, since ``segment`` began.
 
     Differences are meaningful between readings of the same ``segment`` only; the segment changes when
-    the source lost its counts. ``edge`` are requests that no slot served (no server, bad request).
+    the source lost its counts. ``edge`` are requests that no slot served (no server, bad request). ``control`` is the
+    control pool, whose requests no slot counts. ``events`` are business events told in response headers, by pool and
+    name.
     """
 
     at: float
@@ -73,6 +75,9 @@ class Reading:
     slots: Mapping[Slot, Counters]
     edge: Counters = field(default_factory=Counters)
     latencies: Mapping[Slot, Latencies] = field(default_factory=dict)
+    control: Counters = field(default_factory=Counters)
+    control_latencies: Latencies = field(default_factory=Latencies)
+    events: Mapping[Pool, Mapping[str, Moments]] = field(default_factory=dict)
 
     def since(self, earlier: Reading | None) -> Reading:
         """What came after ``earlier``; everything of this segment when the counts were lost in between."""
@@ -84,6 +89,12 @@ class Reading:
             {slot: c.since(earlier.slots.get(slot, Counters())) for slot, c in self.slots.items()},
             self.edge.since(earlier.edge),
             {slot: h.since(earlier.latencies.get(slot, Latencies())) for slot, h in self.latencies.items()},
+            self.control.since(earlier.control),
+            self.control_latencies.since(earlier.control_latencies),
+            {
+                pool: {name: m.since(earlier.events.get(pool, {}).get(name)) for name, m in events.items()}
+                for pool, events in self.events.items()
+            },
         )
 
     def facts(self, slot: Slot) -> ArmFacts:
@@ -96,8 +107,8 @@ class Reading:
 
     def total(self) -> ArmFacts:
         """Both slots and the edge's own answers together."""
-        counters = self.edge
-        histogram = Latencies()
+        counters = self.edge.plus(self.control)
+        histogram = self.control_latencies
         for slot in self.slots:
             counters = counters.plus(self.slots[slot])
             histogram = histogram.plus(self.latencies.get(slot, Latencies()))

@@ -24,15 +24,42 @@ class Slot(enum.StrEnum):
         return Slot.GREEN if self is Slot.BLUE else Slot.BLUE
 
 
+class Control(enum.StrEnum):
+    """The third pool of an environment: fresh replicas of the baseline, to compare a candidate with."""
+
+    CONTROL = "control"
+
+
+CONTROL: Final = Control.CONTROL
+Pool = Slot | Control
+"""Where a request may be served."""
+
+POOLS: Final[tuple[Pool, ...]] = (*Slot, CONTROL)
+
+
+def pool_of(name: str) -> Pool:
+    """By its name. Raises ValueError."""
+    return CONTROL if name == CONTROL.value else Slot(name)
+
+
 @dataclass(frozen=True, slots=True)
 class Split:
     """How one environment's traffic is divided. ``blue`` and ``green`` always sum to 10 000.
 
-    Stored as green's weight alone, so that the edge keeps it in one map entry and no reader
-    can ever see a sum other than 10 000.
+    Stored as green's weight, so that the edge keeps it in one map entry and no reader can ever see a sum other than
+    10 000. ``control`` is the share of all requests that the control pool takes, out of that of the slot
+    ``control_of``, whose own weight goes on counting it.
     """
 
     green: Weight
+    control: Weight = NOTHING
+    control_of: Slot = Slot.BLUE
+
+    def __post_init__(self) -> None:
+        if self.control.bp > self.of(self.control_of).bp:
+            raise Invalid("control", str(self.control), f"at most the weight of {self.control_of}")
+        if not self.control.bp and self.control_of is not Slot.BLUE:
+            object.__setattr__(self, "control_of", Slot.BLUE)  # without a control, nothing is taken from anybody
 
     @property
     def blue(self) -> Weight:
@@ -50,14 +77,36 @@ class Split:
     def wholly(cls, slot: Slot) -> Self:
         return cls.giving(slot, EVERYTHING)
 
-    def admits(self, bucket: int) -> Slot:
-        """The slot that serves a bucket 0 … 9999: green below its weight, else blue.
+    def with_control(self, slot: Slot, share: Weight) -> Split:
+        """The same, with a control pool that takes ``share`` of all requests out of those of ``slot``."""
+        return Split(self.green, share, slot)
+
+    @property
+    def code(self) -> int:
+        """Green's weight and the control's share and side in one number, as the edge keeps it; green's when alone."""
+        if not self.control.bp:
+            return self.green.bp
+        return self.green.bp + (FULL + 1) * (2 * self.control.bp + (self.control_of is Slot.GREEN))
+
+    @classmethod
+    def from_code(cls, code: int) -> Self:
+        """From `code`. Raises Invalid."""
+        rest, green = divmod(code, FULL + 1)
+        share, of_green = divmod(rest, 2)
+        return cls(Weight(green), Weight(share), Slot.GREEN if of_green else Slot.BLUE)
+
+    def admits(self, bucket: int) -> Pool:
+        """The pool that serves a bucket 0 … 9999: green below its weight, else blue; the control has the other end.
 
         Buckets are admitted to green from the bottom and to blue from the top, so raising either
         slot's weight never evicts a bucket that it already serves.
         """
         if not 0 <= bucket < FULL:
             raise Invalid("bucket", bucket, "a whole number from 0 to 9999")
+        if self.control_of is Slot.BLUE and bucket >= FULL - self.control.bp:
+            return CONTROL
+        if self.control_of is Slot.GREEN and bucket < self.control.bp:
+            return CONTROL
         return Slot.GREEN if bucket < self.green.bp else Slot.BLUE
 
     @property
@@ -70,7 +119,9 @@ class Split:
         return None
 
     def __str__(self) -> str:
-        return f"blue {self.blue} · green {self.green}"
+        control = f" (of it control {self.control})" if self.control.bp else ""
+        of_blue, of_green = (control, "") if self.control_of is Slot.BLUE else ("", control)
+        return f"blue {self.blue}{of_blue} · green {self.green}{of_green}"
 
 
 @dataclass(frozen=True, slots=True)

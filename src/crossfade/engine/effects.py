@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -12,9 +13,11 @@ from crossfade.domain.actions import (
     Commit,
     Connect,
     Discard,
+    DiscardControl,
     Probe,
     SetSplit,
     Snapshot,
+    StartControl,
     StartReplicas,
 )
 from crossfade.domain.environment import Environment, Occupant
@@ -23,7 +26,7 @@ from crossfade.domain.health import CheckResult
 from crossfade.domain.receipt import build
 from crossfade.domain.release import Release
 from crossfade.domain.rollout import Phase, Rollout
-from crossfade.domain.traffic import PREVIEW_HEADER, Lease, Server, Slot
+from crossfade.domain.traffic import CONTROL, PREVIEW_HEADER, Lease, Pool, Server, Slot
 from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.ports import Parts, ReplicaSpec, Route
 
@@ -59,6 +62,10 @@ class Effects:
                 self._connect(key, slot, release, fence)
             case Probe(slot=slot, release=release):
                 self._probe(state, slot, release, fence)
+            case StartControl(release=release):
+                self._start_control(state, release, fence)
+            case DiscardControl(release=release):
+                self._discard_control(state, release, fence)
             case Snapshot(label=label):
                 self._snapshot(state, label)
             case SetSplit():
@@ -110,7 +117,7 @@ class Effects:
         specs = [spec for spec in self._specs(key, slot, release, occupant) if spec.name not in runs]
         parts.runtime.start(key, specs, fence)
 
-    def _specs(self, key: EnvKey, slot: Slot, release: Release, occupant: Occupant) -> tuple[ReplicaSpec, ...]:
+    def _specs(self, key: EnvKey, slot: Pool, release: Release, occupant: Occupant) -> tuple[ReplicaSpec, ...]:
         config = release.config
         env: dict[str, str] = {
             **dict(config.env),
@@ -138,6 +145,48 @@ class Effects:
         if len(servers) < len(names) or not servers:
             raise NotFound(f"{number} has {len(servers)} of {len(names)} replicas in slot {slot}.")
         self._parts.router.add_servers(key, slot, servers, fence)
+
+    # --- fresh replicas of the baseline
+
+    def _control(self, state: Rollout, number: ReleaseNumber) -> Occupant:
+        """As many as the candidate has, so that both arms are alike; named by this rollout."""
+        candidate = self._environment(state.plan.key).slots.get(state.plan.slot)
+        return Occupant(number, state.id, candidate.replicas if candidate is not None else 1)
+
+    def _start_control(self, state: Rollout, number: ReleaseNumber, fence: int) -> None:
+        parts, key = self._parts, state.plan.key
+        release = parts.store.release(key.service, number)
+        occupant = self._control(state, number)
+        names = occupant.names(key)
+        running = {r.name for r in parts.runtime.replicas(key) if r.state in ("starting", "running")}
+        if not set(names) <= running:
+            parts.runtime.start(key, self._specs(key, CONTROL, release, occupant), fence)
+        replicas = [r for r in parts.runtime.replicas(key) if r.name in names]
+        deadline = parts.now() + release.config.start_timeout
+        waiting = threading.Event()
+        while faults := [
+            f"{replica.name}: {result.name}: {fault}"
+            for replica in replicas
+            for result in parts.prober.check(f"http://{replica.host}:{replica.port}", release.config.checks, {})
+            for fault in result.faults
+        ]:
+            if parts.now() >= deadline:
+                detail = last_lines(parts, names)
+                raise ProbeFailed(f"fresh replicas of {number} did not get healthy: {faults[0]}", detail)
+            waiting.wait(release.config.check_interval)
+        parts.router.add_servers(key, CONTROL, [Server(r.name, r.host, r.port) for r in replicas], fence)
+
+    def _discard_control(self, state: Rollout, number: ReleaseNumber, fence: int) -> None:
+        parts, key = self._parts, state.plan.key
+        baseline = parts.store.release(key.service, number)
+        # The candidate's occupant may be gone by now: names of replicas that never were do no harm.
+        most = max(baseline.config.replicas, parts.store.release(key.service, state.plan.candidate).config.replicas)
+        names = Occupant(number, state.id, most).names(key)
+        try:
+            parts.router.drain_servers(key, CONTROL, names, fence)
+        except NotFound:
+            pass
+        parts.store.retire(key, CONTROL, names, parts.now() + baseline.config.drain_timeout)
 
     # --- questions to the candidate
 

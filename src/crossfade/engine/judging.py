@@ -22,7 +22,7 @@ from crossfade.domain.errors import CrossfadeError
 from crossfade.domain.release import BlueGreen
 from crossfade.domain.rollout import Rollout, mark
 from crossfade.domain.signal import Latencies, Reading
-from crossfade.domain.traffic import Counters
+from crossfade.domain.traffic import CONTROL, Counters, Pool
 from crossfade.domain.values import EVERYTHING
 from crossfade.engine.elsewhere import Elsewhere
 from crossfade.ports import Parts
@@ -79,7 +79,7 @@ class Judging:
         """The verdict at ``reading``. ``began`` is the reading just before the present step moved traffic."""
         if self._last is None:
             self._last, self._began = began, began.at
-            self._posted = self._tallies()
+            self._posted = self._tallies(began)
         if mark(state) != self._mark:
             self._mark = mark(state)
             self._evidence = self._evidence.next_step()
@@ -90,13 +90,19 @@ class Judging:
         failed = bool(track.fails[-1])
         now = reading.at
         if self._verdict is None or failed or final or now - self._explained >= EXPLAIN_EVERY:
-            situation = Situation(final, alone, state.weight.bp / 10_000)
+            situation = Situation(final, alone, self._share(state))
             self._verdict, self._compared = explain(self._judge, self._evidence, track, situation)
             self._explained = now
         if failed or now - self._kept >= KEEP_EVERY:
             self._keep(reading)
             self._kept = now
         return self._verdict
+
+    def _share(self, state: Rollout) -> float:
+        """The candidate's share of the requests of both arms, as the weights have it."""
+        split = self._plan.split(state.weight)
+        baseline = split.control.bp if self._plan.fresh else split.of(self._plan.slot.other).bp
+        return state.weight.bp / max(1, state.weight.bp + baseline)
 
     # --- from readings to rows
 
@@ -105,9 +111,12 @@ class Judging:
         since = reading.since(self._last)
         slot = self._plan.slot
         candidate = _arm(since.slots.get(slot, Counters()), since.latencies.get(slot, Latencies()))
-        baseline = _arm(since.slots.get(slot.other, Counters()), since.latencies.get(slot.other, Latencies()))
+        if self._plan.fresh:
+            baseline = _arm(since.control, since.control_latencies)
+        else:
+            baseline = _arm(since.slots.get(slot.other, Counters()), since.latencies.get(slot.other, Latencies()))
         found, missing = self._elsewhere.since_last()
-        tallies = self._tallies()
+        tallies = self._tallies(reading)
         arms = {}
         for name, arm in (("baseline", baseline), ("candidate", candidate)):
             own = found[name]
@@ -135,29 +144,36 @@ class Judging:
         found = {}
         for source in self._sources:
             if source.kind is SourceKind.EVENTS:
-                new = _less(now.get(source.name, NONE), before.get(source.name, NONE))
+                ways = (source.name, f"{source.name}{BY_EDGE}")
+                posted, told = (now.get(way, NONE).since(before.get(way)) for way in ways)
+                new = _plus(posted, told)
                 n = new.n if source.per is Per.EVENT else float(arm.requests)
                 found[source.name] = Moments(n, new.sum, new.sum_sq)
         return found
 
-    def _tallies(self) -> dict[str, dict[str, Moments]]:
-        """All business events so far, by arm and name."""
+    def _tallies(self, reading: Reading) -> dict[str, dict[str, Moments]]:
+        """All business events so far, by arm, and by name and how they were told (``checkout`` and ``checkout@edge``)."""
         plan = self._plan
         made: dict[str, dict[str, Moments]] = {"baseline": {}, "candidate": {}}
         wanted = {source.name for source in self._sources if source.kind is SourceKind.EVENTS}
         if not wanted:
             return made
-        arm_of = {plan.candidate: "candidate", plan.baseline: "baseline"}
-        for (release, _, name), moments in self._parts.store.event_tallies(plan.key).items():
-            if name in wanted and release in arm_of:
-                sums = made[arm_of[release]]
-                sums[name] = _plus(sums.get(name, NONE), moments)
+        pools: dict[str, Pool] = {"baseline": CONTROL if plan.fresh else plan.slot.other, "candidate": plan.slot}
+        for arm, pool in pools.items():
+            told = reading.events.get(pool, {})
+            made[arm] = {f"{name}{BY_EDGE}": moments for name, moments in told.items() if name in wanted}
+        for (release, where, name), moments in self._parts.store.event_tallies(plan.key).items():
+            arm = "candidate" if release == plan.candidate else "baseline" if release == plan.baseline else ""
+            of_control = where == CONTROL.value
+            if name in wanted and arm and (arm == "candidate" or of_control == plan.fresh):
+                made[arm][name] = _plus(made[arm].get(name, NONE), moments)
         return made
 
     def _labels(self) -> dict[str, dict[str, str]]:
         plan = self._plan
         common = {"service": plan.key.service, "environment": plan.key.environment}
-        baseline = {"arm": "baseline", "slot": plan.slot.other.value, "release": str(plan.baseline or "none")}
+        slot = CONTROL.value if plan.fresh else plan.slot.other.value
+        baseline = {"arm": "baseline", "slot": slot, "release": str(plan.baseline or "none")}
         candidate = {"arm": "candidate", "slot": plan.slot.value, "release": str(plan.candidate)}
         return {"baseline": {**common, **baseline}, "candidate": {**common, **candidate}}
 
@@ -189,17 +205,11 @@ class Judging:
 
 
 NONE: Final = Moments(0.0, 0.0, 0.0)
+BY_EDGE: Final = "@edge"
 
 
 def _plus(one: Moments, other: Moments) -> Moments:
     return Moments(one.n + other.n, one.sum + other.sum, one.sum_sq + other.sum_sq)
-
-
-def _less(later: Moments, earlier: Moments) -> Moments:
-    """What came after ``earlier``; all of ``later`` when its source began anew."""
-    if later.n < earlier.n:
-        return later
-    return Moments(later.n - earlier.n, later.sum - earlier.sum, max(0.0, later.sum_sq - earlier.sum_sq))
 
 
 def _arm(counters: Counters, latencies: Latencies) -> Arm:

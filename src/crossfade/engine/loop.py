@@ -31,7 +31,7 @@ log = logging.getLogger("crossfade.engine")
 PATIENCE: Final = 10.0
 """Seconds for which an action is tried again while a part does not answer (the edge restarts in under one)."""
 
-LEAVES_SOMETHING: Final = ("clear-slot", "commit", "discard", "close")
+LEAVES_SOMETHING: Final = ("clear-slot", "commit", "discard", "discard-control", "close")
 """Actions after which the janitor has something to do."""
 
 BORING: Final = ("observed", "verdict", "waiting")

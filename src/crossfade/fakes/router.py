@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from crossfade.domain.errors import CrossfadeError, Invalid, NotFound, Refused, StaleFence, Unavailable
-from crossfade.domain.traffic import Lease, Server, Slot, Split
+from crossfade.domain.traffic import POOLS, Lease, Pool, Server, Slot, Split
 from crossfade.domain.values import EnvKey
 from crossfade.ports import EdgeState, Route, ServerStatus
 
@@ -19,7 +19,7 @@ class _Environment:
     split: Split = field(default_factory=lambda: Split.wholly(Slot.BLUE))
     lease: Lease | None = None
     lapsed: bool = False
-    servers: dict[Slot, dict[str, ServerStatus]] = field(default_factory=lambda: {slot: {} for slot in Slot})
+    servers: dict[Pool, dict[str, ServerStatus]] = field(default_factory=lambda: {slot: {} for slot in POOLS})
     preview: tuple[Slot, str] | None = None
     held_until: float = 0.0
 
@@ -65,7 +65,7 @@ class FakeRouter:
             self._environments.pop(key, None)
             self._accept(key, fence)
 
-    def add_servers(self, key: EnvKey, slot: Slot, servers: Sequence[Server], fence: int) -> None:
+    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int) -> None:
         with self._lock:
             here = self._turn(key, fence).servers[slot]
             for server in servers:
@@ -78,14 +78,14 @@ class FakeRouter:
             for server in servers:
                 here[server.name] = ServerStatus(server, "up", 0)
 
-    def drain_servers(self, key: EnvKey, slot: Slot, names: Sequence[str], fence: int) -> None:
+    def drain_servers(self, key: EnvKey, slot: Pool, names: Sequence[str], fence: int) -> None:
         with self._lock:
             here = self._turn(key, fence).servers[slot]
             for name in names:
                 if name in here:
                     here[name] = replace(here[name], status="draining")
 
-    def remove_servers(self, key: EnvKey, slot: Slot, names: Sequence[str], fence: int) -> None:
+    def remove_servers(self, key: EnvKey, slot: Pool, names: Sequence[str], fence: int) -> None:
         with self._lock:
             here = self._turn(key, fence).servers[slot]
             for name in names:

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 
 from crossfade.domain.analysis import latency
-from crossfade.domain.analysis.sample import History
+from crossfade.domain.analysis.sample import History, Moments
 from crossfade.domain.errors import CrossfadeError, NotFound
 from crossfade.domain.signal import Failure, Latencies, Reading
-from crossfade.domain.traffic import Counters, Slot
+from crossfade.domain.traffic import CONTROL, Counters, Pool, Slot
 from crossfade.domain.values import EnvKey
 
 TRANSPORT = frozenset({"connect", "response", "broken", "no-server"})
@@ -26,8 +26,9 @@ class FakeSignals:
         self._lock = threading.RLock()
         self._segments = 1
         self._keys: set[EnvKey] = set()
-        self._counters: dict[tuple[EnvKey, Slot | None], Counters] = {}
-        self._latencies: dict[tuple[EnvKey, Slot], Latencies] = {}
+        self._counters: dict[tuple[EnvKey, Pool | None], Counters] = {}
+        self._latencies: dict[tuple[EnvKey, Pool], Latencies] = {}
+        self._events: dict[tuple[EnvKey, Pool], dict[str, Moments]] = {}
         self._failures: list[tuple[EnvKey, Failure]] = []
         self._past: dict[tuple[EnvKey, Slot], Counters] = {}
         self._past_latencies: dict[tuple[EnvKey, Slot], Latencies] = {}
@@ -41,7 +42,7 @@ class FakeSignals:
     def serve(
         self,
         key: EnvKey,
-        slot: Slot | None,
+        slot: Pool | None,
         requests: int = 1,
         errors: int = 0,
         *,
@@ -68,6 +69,7 @@ class FakeSignals:
             self._segments += 1
             self._counters.clear()
             self._latencies.clear()
+            self._events.clear()
             self._past.clear()
             self._past_latencies.clear()
 
@@ -80,7 +82,17 @@ class FakeSignals:
                 {slot: self._counters.get((key, slot), Counters()) for slot in Slot},
                 self._counters.get((key, None), Counters()),
                 {slot: self._latencies.get((key, slot), Latencies()) for slot in Slot},
+                self._counters.get((key, CONTROL), Counters()),
+                self._latencies.get((key, CONTROL), Latencies()),
+                {pool: dict(events) for (k, pool), events in self._events.items() if k == key},
             )
+
+    def tell(self, key: EnvKey, pool: Pool, name: str, value: float = 1.0) -> None:
+        """An answer of the pool has told of a business event."""
+        with self._lock:
+            known = self._events.setdefault((key, pool), {})
+            before = known.get(name, Moments(0, 0.0, 0.0))
+            known[name] = Moments(before.n + 1, before.sum + value, before.sum_sq + value * value)
 
     def history(self, key: EnvKey, slot: Slot) -> History:
         with self._lock:

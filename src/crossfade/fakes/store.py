@@ -15,7 +15,7 @@ from crossfade.domain.errors import Busy, NotFound
 from crossfade.domain.events import BATCHES_KEPT, Event, Tallies, refuse_many_names, tally
 from crossfade.domain.release import Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
-from crossfade.domain.traffic import Slot
+from crossfade.domain.traffic import Pool, Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 from crossfade.ports import Reading
 
@@ -189,7 +189,7 @@ class FakeStore:
         with self._lock:
             return tuple((i, at) for i, at in sorted(self._closed.items()) if "after" not in self._readings.get(i, {}))
 
-    def retire(self, key: EnvKey, slot: Slot, names: Sequence[str], deadline: float) -> None:
+    def retire(self, key: EnvKey, slot: Pool, names: Sequence[str], deadline: float) -> None:
         with self._lock:
             if any(r.names == tuple(names) for r in self._retirements.values()):
                 return

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from crossfade.domain.analysis import latency
-from crossfade.domain.analysis.sample import History
+from crossfade.domain.analysis.sample import History, Moments
 from crossfade.domain.errors import NotFound, Unavailable
 from crossfade.domain.signal import Failure, Latencies, Reading
-from crossfade.domain.traffic import Counters, Slot
+from crossfade.domain.traffic import CONTROL, POOLS, Counters, Slot, pool_of
 from crossfade.domain.values import EnvKey
 from crossfade.signals.statistics import (
     Place,
@@ -44,6 +44,7 @@ from crossfade.signals.statistics import (
 )
 
 SOCKET: Final = "edge.sock"
+EVENTS: Final = "crossfade events"
 FILE: Final = "signals.json"
 PATIENCE: Final = 3.0
 REMEMBERED: Final = 20_000
@@ -76,6 +77,7 @@ class EdgeSignals:
         self._base: dict[Place, Counters] = {}
         self._histograms: dict[Place, dict[int, int]] = {}
         self._failures: dict[EnvKey, deque[Failure]] = {}
+        self._event_base: dict[Place, dict[str, Moments]] = {}
         self._windows = _Windows(now())
         self._saved_at = 0.0
         self._dirty = False
@@ -97,7 +99,16 @@ class EdgeSignals:
             histograms = {
                 slot: Latencies(tuple(sorted(self._histograms.get((key, slot), {}).items()))) for slot in Slot
             }
-            return Reading(self._now(), self._segment, slots, self._total((key, None)), histograms)
+            return Reading(
+                self._now(),
+                self._segment,
+                slots,
+                self._total((key, None)),
+                histograms,
+                self._total((key, CONTROL)),
+                Latencies(tuple(sorted(self._histograms.get((key, CONTROL), {}).items()))),
+                {pool: events for pool in POOLS if (events := self._events((key, pool)))},
+            )
 
     def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
         with self._lock:
@@ -212,7 +223,7 @@ class EdgeSignals:
     def _poll(self, patience: float) -> Statistics:
         """Bring every worker's counts up to date. Raises Unavailable when no worker serves."""
         try:
-            worker, stat, variables = self._ask_serving(patience)
+            worker, stat, variables, events = self._ask_serving(patience)
         except Unavailable:
             self._settle(None)
             raise
@@ -220,7 +231,7 @@ class EdgeSignals:
             self._settle(worker.identity)  # whether the one before it is still there decides if counts go on
             self._meet(worker)
         self._current, self._generation = worker.identity, worker.generation
-        statistics = read_statistics(stat, variables)
+        statistics = read_statistics(stat, variables, events)
         self._heard(self._followed[worker.identity], statistics)
         self._settle(worker.identity)
         return statistics
@@ -237,6 +248,7 @@ class EdgeSignals:
             self._segment = f"{worker.started}-{worker.pid}-{os.urandom(3).hex()}"
             self._base.clear()
             self._histograms.clear()
+            self._event_base.clear()
             self._windows.began.clear()
             self._windows.latencies.clear()
         # All samples of a worker that began while this reader was there are new to it.
@@ -253,7 +265,8 @@ class EdgeSignals:
                 worker = read_worker(followed.ask("show info"))
                 stat = followed.ask("show stat")
                 wanted = variables_wanted(stat)
-                self._heard(followed, read_statistics(stat, "".join(followed.ask(command) for command in wanted)))
+                variables = "".join(followed.ask(command) for command in wanted)
+                self._heard(followed, read_statistics(stat, variables, followed.ask(EVENTS)))
             except (OSError, ValueError):
                 # It was killed with whatever it had not told yet.
                 self._pump_one(followed)
@@ -280,18 +293,30 @@ class EdgeSignals:
             kept.extend([failure(self._now(), place[1], 0, "response")] * (silent - known))
             followed.silent[place] = max(known, silent)
 
+    def _events(self, place: Place) -> dict[str, Moments]:
+        total = dict(self._event_base.get(place, {}))
+        for followed in self._followed.values():
+            for name, moments in followed.statistics.events.get(place, {}).items():
+                total[name] = _plus(total.get(name), moments)
+        return total
+
     def _keep(self, followed: _Followed) -> None:
+        for place, events in followed.statistics.events.items():
+            kept = self._event_base.setdefault(place, {})
+            for name, moments in events.items():
+                kept[name] = _plus(kept.get(name), moments)
         for place in followed.statistics.counters:
             self._base[place] = self._base.get(place, Counters()).plus(followed.count(place))
 
-    def _ask_serving(self, patience: float) -> tuple[Worker, str, str]:
+    def _ask_serving(self, patience: float) -> tuple[Worker, str, str, str]:
         deadline = time.monotonic() + patience
         while True:
             try:
                 with _Session(self._path) as session:
                     worker, stat = read_worker(session.ask("show info")), session.ask("show stat")
                     wanted = variables_wanted(stat)
-                    return worker, stat, "".join(session.ask(command) for command in wanted)
+                    variables = "".join(session.ask(command) for command in wanted)
+                    return worker, stat, variables, session.ask(EVENTS)
             except (OSError, ValueError) as error:
                 if time.monotonic() >= deadline:
                     raise Unavailable(
@@ -342,7 +367,15 @@ class EdgeSignals:
             if identity != self._current:
                 for place in followed.statistics.counters:
                     base[place] = base.get(place, Counters()).plus(followed.count(place))
+        events = {place: dict(known) for place, known in self._event_base.items()}
+        for identity, followed in self._followed.items():
+            if identity != self._current:
+                for place, found in followed.statistics.events.items():
+                    for name, moments in found.items():
+                        kept = events.setdefault(place, {})
+                        kept[name] = _plus(kept.get(name), moments)
         data = {
+            "events": [[*_name(p), n, m.n, m.sum, m.sum_sq] for p, known in events.items() for n, m in known.items()],
             "segment": self._segment,
             "worker": self._current or self._known,
             "base": [[*_name(place), c.requests, c.errors, c.retries, c.by_cause] for place, c in base.items()],
@@ -375,6 +408,8 @@ class EdgeSignals:
                 for k, s, counts in data.get("before", ()):
                     known = tuple((int(b), int(n)) for b, n in counts)
                     self._windows.latencies[_place(k, s)] = Latencies(known)
+                for k, s, name, *sums in data.get("events", ()):
+                    self._event_base.setdefault(_place(k, s), {})[str(name)] = Moments(*map(float, sums))
         except (OSError, ValueError, KeyError, TypeError):
             pass  # counted anew, in a new segment
 
@@ -496,9 +531,15 @@ class _Session:
         self.close()
 
 
+def _plus(one: Moments | None, other: Moments) -> Moments:
+    if one is None:
+        return other
+    return Moments(one.n + other.n, one.sum + other.sum, one.sum_sq + other.sum_sq)
+
+
 def _name(place: Place) -> tuple[str, str]:
     return str(place[0]), place[1].value if place[1] else ""
 
 
 def _place(key: str, slot: str) -> Place:
-    return EnvKey.parse(key), Slot(slot) if slot else None
+    return EnvKey.parse(key), pool_of(slot) if slot else None

@@ -17,12 +17,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.errors import Invalid
 from crossfade.domain.signal import Failure
-from crossfade.domain.traffic import Counters, Slot
+from crossfade.domain.traffic import Counters, Pool, pool_of
 from crossfade.domain.values import EnvKey
 
-Place = tuple[EnvKey, Slot | None]
+Place = tuple[EnvKey, Pool | None]
 """Where something was counted; without a slot, by the edge itself."""
 
 HOP: Final = "_elsewhere"
@@ -58,6 +59,7 @@ class Statistics:
     counters: Mapping[Place, Counters] = field(default_factory=dict)
     present: frozenset[EnvKey] = frozenset()
     silent: Mapping[Place, int] = field(default_factory=dict)
+    events: Mapping[Place, Mapping[str, Moments]] = field(default_factory=dict)
 
 
 def read_worker(info: str) -> Worker:
@@ -81,13 +83,23 @@ def variables_wanted(stat: str) -> tuple[str, ...]:
     return tuple(
         f"get var proc.e{status}.{name.replace('-', '_')}"
         for name in names
-        if name.endswith((".blue", ".green"))
+        if name.endswith((".blue", ".green", ".control"))
         for status in EDGE_ANSWERS
     )
 
 
-def read_statistics(stat: str, variables: str) -> Statistics:
-    """From `show stat` and the answers to `variables_wanted`."""
+def read_events(text: str) -> dict[Place, dict[str, Moments]]:
+    """Business events from `crossfade events`; lines that are none are passed over."""
+    found: dict[Place, dict[str, Moments]] = {}
+    for line in text.splitlines():
+        match line.split():
+            case [proxy, name, n, total, squares] if (place := place_of(proxy)) is not None:
+                found.setdefault(place, {})[name] = Moments(int(n), float(total), float(squares))
+    return found
+
+
+def read_statistics(stat: str, variables: str, events: str = "") -> Statistics:
+    """From `show stat`, the answers to `variables_wanted`, and `crossfade events`."""
     own: dict[str, dict[str, int]] = {}
     for status, name, count in _VARIABLE.findall(variables):
         own.setdefault(name, {})[EDGE_ANSWERS[int(status)]] = int(count)
@@ -108,7 +120,7 @@ def read_statistics(stat: str, variables: str) -> Statistics:
                 counters[place] = Counters(nobody + bad, nobody, by_cause=causes)
         elif "BACKEND" in rows:
             counters[place], silent[place] = _slot(rows, own.get(name.replace("-", "_"), {}))
-    return Statistics(counters, frozenset(present), silent)
+    return Statistics(counters, frozenset(present), silent, read_events(events))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -119,7 +131,7 @@ def place_of(proxy: str) -> Place | None:
         if len(parts) == 2:
             return EnvKey(parts[0], parts[1]), None
         if len(parts) == 3:
-            return EnvKey(parts[0], parts[1]), None if parts[2] == "_nobody" else Slot(parts[2])
+            return EnvKey(parts[0], parts[1]), None if parts[2] == "_nobody" else pool_of(parts[2])
     except (Invalid, ValueError):
         pass
     return None
@@ -151,7 +163,7 @@ def cause_of(status: int, termination: str, server: str, nobody: bool) -> str:
     return "edge"
 
 
-def failure(at: float, slot: Slot | None, status: int, cause: str) -> Failure:
+def failure(at: float, slot: Pool | None, status: int, cause: str) -> Failure:
     """A failed request; HAProxy writes status -1 when nothing was sent."""
     return Failure(at, slot, max(0, status), cause, cause in TRANSPORT)
 

@@ -23,7 +23,7 @@ from crossfade.domain.errors import Busy, NotFound, StorageFailed
 from crossfade.domain.events import BATCHES_KEPT, Event, refuse_many_names, tally
 from crossfade.domain.release import Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
-from crossfade.domain.traffic import Slot
+from crossfade.domain.traffic import Pool, Slot, pool_of
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 from crossfade.ports import Reading
 from crossfade.store import tables as t
@@ -313,7 +313,7 @@ class SqlStore:
 
     # --- retirements
 
-    def retire(self, key: EnvKey, slot: Slot, names: Sequence[str], deadline: float) -> None:
+    def retire(self, key: EnvKey, slot: Pool, names: Sequence[str], deadline: float) -> None:
         try:
             with self._writing() as c:
                 c.execute(
@@ -328,7 +328,7 @@ class SqlStore:
         with self._reading() as c:
             rows = c.execute(sa.select(t.retirements).order_by(t.retirements.c.id)).all()
         return tuple(
-            Retirement(row.id, EnvKey.parse(row.key), Slot(row.slot), tuple(json.loads(row.names)), row.deadline)
+            Retirement(row.id, EnvKey.parse(row.key), pool_of(row.slot), tuple(json.loads(row.names)), row.deadline)
             for row in rows
         )
 

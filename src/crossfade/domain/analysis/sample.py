@@ -22,6 +22,13 @@ class Moments:
     sum: float
     sum_sq: float
 
+    def since(self, earlier: Moments | None) -> Moments:
+        """What came after ``earlier``; all when its source began anew."""
+        if earlier is None or self.n < earlier.n:
+            return self
+        squares = max(0.0, self.sum_sq - earlier.sum_sq)
+        return Moments(self.n - earlier.n, self.sum - earlier.sum, squares)
+
 
 @dataclass(frozen=True, slots=True)
 class Arm:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from crossfade.domain.errors import Invalid
-from crossfade.domain.traffic import Server, Slot, Sticky, StickyBy
+from crossfade.domain.traffic import CONTROL, Pool, Server, Slot, Sticky, StickyBy
 from crossfade.ports import Route
 from crossfade.routers.haproxy.state import WEIGHTS, EnvironmentState, State, encode_weights, name_of
 
@@ -216,11 +216,14 @@ frontend {name}
     unique-id-format "0:%[var(txn.slot)]:{patience}:%[var(txn.t0)]:%b"
     option forwardfor
     acl divided var(txn.green) -m int 1:9999
+    acl compared var(txn.control) -m found
+    acl of_blue var(txn.control),mod(2) -m int 0
     acl previewed var(txn.slot) -m found
     acl from_here src 127.0.0.0/8 ::1
 {rules}
 {_slot(environment, Slot.BLUE, run)}
 {_slot(environment, Slot.GREEN, run)}
+{_slot(environment, CONTROL, run)}
 backend {name}._nobody
     http-request return status 503 content-type text/plain string "No replica of this service answers.\\n"
 
@@ -242,6 +245,9 @@ def _entrance(name: str) -> tuple[str, ...]:
         f"http-request lua.hold {name} if {{ str({name}),map_str({HOLDS}) -m found }} !previewed",
         f"http-request disable-l7-retry unless {{ method {IDEMPOTENT} }}",
         f"http-request set-var(txn.green) str({name}),map_str_int({WEIGHTS},0)",
+        # While there is a control pool the number holds its share too: see `Split.code`.
+        "http-request set-var(txn.control) var(txn.green),div(10001) if { var(txn.green) -m int gt 10000 }",
+        "http-request set-var(txn.green) var(txn.green),mod(10001) if { var(txn.control) -m found }",
     )
 
 
@@ -271,13 +277,15 @@ def _bucket(route: Route) -> tuple[str, ...]:
 def _exit(name: str) -> tuple[str, ...]:
     return (
         f"use_backend {name}.%[var(txn.slot)] if previewed",
+        f"use_backend {name}.control if compared of_blue {{ var(txn.control),div(2),add(txn.bucket) -m int ge 10000 }}",
+        f"use_backend {name}.control if compared !of_blue {{ var(txn.control),div(2),sub(txn.bucket) -m int gt 0 }}",
         f"use_backend {name}.green if {{ var(txn.green) -m int ge 10000 }}",
         f"use_backend {name}.green if {{ var(txn.bucket),sub(txn.green) -m int lt 0 }}",
         f"default_backend {name}.blue",
     )
 
 
-def _slot(environment: EnvironmentState, slot: Slot, run: Path) -> str:
+def _slot(environment: EnvironmentState, slot: Pool, run: Path) -> str:
     route = environment.route
     servers = "".join(
         f"    server {m.server.name} {endpoint(m.server.host, m.server.port)} {SERVER_OPTIONS}"
@@ -300,6 +308,9 @@ backend {name_of(route.key)}.{slot}
     http-request set-timeout server 1h if feed
     http-request unset-var(txn.t0) if feed
     http-response set-var(txn.own) bool(true) if {{ status ge 500 }}
+    acl tells res.hdr(X-Crossfade-Event) -m found
+    http-response lua.events {name_of(route.key)}.{slot} if tells
+    http-response del-header X-Crossfade-Event if tells
     http-after-response allow if {{ status lt 500 }} || {{ var(txn.own) -m found }}
 {blames}
 {servers}\

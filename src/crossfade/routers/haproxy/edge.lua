@@ -103,6 +103,58 @@ core.register_cli({ "crossfade", "hold" }, "", function(applet, _, _, key, deadl
   applet:send("done\n")
 end)
 
+-- Business events that applications tell in a response header: sums by pool and name, for whoever reads counts.
+local MOST_EVENTS, MOST_NAMES = 8, 50
+local tallies = {} -- pool -> name -> { n, sum, sum of squares }
+local names = {} -- pool -> how many
+local refused = 0
+
+local function count(pool, name, value)
+  local known = tallies[pool] or {}
+  tallies[pool] = known
+  local tally = known[name]
+  if not tally then
+    if (names[pool] or 0) >= MOST_NAMES then
+      refused = refused + 1
+      return
+    end
+    names[pool] = (names[pool] or 0) + 1
+    tally = { 0, 0.0, 0.0 }
+    known[name] = tally
+  end
+  tally[1], tally[2], tally[3] = tally[1] + 1, tally[2] + value, tally[3] + value * value
+end
+
+core.register_action("events", { "http-res" }, function(txn, pool)
+  if (txn:get_var("txn.slot") or "") ~= "" then
+    return -- a preview: the control plane's own question
+  end
+  local said = txn.http:res_get_headers()["x-crossfade-event"] or {}
+  local seen = 0
+  for _, line in pairs(said) do
+    for item in (#line <= 2000 and line or ""):gmatch("[^,]+") do
+      local name, rest = item:match("^%s*([a-z][a-z0-9_.-]*)%s*(.-)%s*$")
+      local value = rest == "" and 1 or tonumber((rest or ""):match("^=%s*(-?%d+%.?%d*)$"))
+      seen = seen + 1
+      if name and #name <= 40 and value and math.abs(value) <= 1e12 and seen <= MOST_EVENTS then
+        count(pool, name, value)
+      else
+        refused = refused + 1
+      end
+    end
+  end
+end, 1)
+
+core.register_cli({ "crossfade", "events" }, "", function(applet)
+  local lines = { string.format("refused %d\n", refused) }
+  for pool, known in pairs(tallies) do
+    for name, tally in pairs(known) do
+      lines[#lines + 1] = string.format("%s %s %d %.17g %.17g\n", pool, name, tally[1], tally[2], tally[3])
+    end
+  end
+  applet:send(table.concat(lines))
+end)
+
 -- A request that names a preview's secret belongs to the preview's slot. Compared in a time that does not depend on
 -- how much of it is right.
 core.register_action("preview", { "http-req" }, function(txn, key)
@@ -146,6 +198,12 @@ core.register_action("elsewhere", { "http-req" }, function(txn)
   end
   local key, slot = name:match("^(.+)%.(%a+)$")
   local other = key .. "." .. (slot == "blue" and "green" or "blue")
+  if slot == "control" then
+    -- Its requests are the baseline's: see Split.code.
+    local code = tonumber(weights:lookup(key) or "") or 0
+    local of_green = code > 10000 and (code // 10001) % 2 == 1 or code <= 10000 and code >= 5000
+    other = key .. "." .. (of_green and "green" or "blue")
+  end
   local previewed = preview ~= ""
   if not core.backends[other] or not core.backends[name] then
     return -- the environment was removed while a replaced worker still served it

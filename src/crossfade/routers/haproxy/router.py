@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Final
 
 from crossfade.domain.errors import CrossfadeError, Invalid, NotFound, Refused, StaleFence, StorageFailed, Unavailable
-from crossfade.domain.traffic import Lease, Server, Slot, Split
-from crossfade.domain.values import EnvKey, Weight
+from crossfade.domain.traffic import POOLS, Lease, Pool, Server, Slot, Split
+from crossfade.domain.values import EnvKey
 from crossfade.ports import EdgeState, Route, ServerStatus
 from crossfade.routers.haproxy import config
 from crossfade.routers.haproxy.client import EdgeClient, Row, generation_of, has_backend, rows
@@ -101,11 +101,11 @@ class HAProxyRouter:
         green, word = answer.split("\n", 1)[0].split()
         if green == "-" or not has_backend(answer, f"{name}.blue"):
             raise self._not_there(key)
-        seen = {slot: rows(answer, f"{name}.{slot}") for slot in Slot}
+        seen = {slot: rows(answer, f"{name}.{slot}") for slot in POOLS}
         sessions = self._old_sessions(name)
         return EdgeState(
             route=environment.route,
-            split=Split(Weight(int(green))),
+            split=Split.from_code(int(green)),
             lease=environment.lease if word == "leased" else None,
             lapsed=word == "lapsed" or (word == "none" and environment.lapsed),
             servers={
@@ -113,14 +113,15 @@ class HAProxyRouter:
                     _status(m, seen[slot].get(m.server.name), sessions.get((slot, m.server.name), 0))
                     for m in environment.of(slot)
                 )
-                for slot in Slot
+                for slot in POOLS
+                if slot in Slot or environment.of(slot)
             },
             fence=state.fences.get(key, 0),
         )
 
     # --- servers
 
-    def add_servers(self, key: EnvKey, slot: Slot, servers: Sequence[Server], fence: int) -> None:
+    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int) -> None:
         for server in servers:
             config.check_server(server)
         if len({server.name for server in servers}) != len(servers):
@@ -145,7 +146,7 @@ class HAProxyRouter:
             self._tell([c for name in names for c in _make_ready(f"{backend}/{name}")])
         self._await(backend, names, lambda row: row.status.startswith("UP"), UP_WITHIN)
 
-    def drain_servers(self, key: EnvKey, slot: Slot, names: Sequence[str], fence: int) -> None:
+    def drain_servers(self, key: EnvKey, slot: Pool, names: Sequence[str], fence: int) -> None:
         with self._turn(key, fence) as state:
             environment = self._environment(state, key)
             known = [m.server.name for m in environment.of(slot) if m.server.name in names]
@@ -157,7 +158,7 @@ class HAProxyRouter:
             if known:
                 self._tell([f"set server {backend}/{name} state drain" for name in known], absent_is_fine=True)
 
-    def remove_servers(self, key: EnvKey, slot: Slot, names: Sequence[str], fence: int) -> None:
+    def remove_servers(self, key: EnvKey, slot: Pool, names: Sequence[str], fence: int) -> None:
         with self._turn(key, fence) as state:
             environment = self._environment(state, key)
             members = tuple(m for m in environment.of(slot) if m.server.name not in names)
@@ -176,8 +177,8 @@ class HAProxyRouter:
             environment = self._environment(state, key)
             after = state.put(replace(environment, split=split, lease=lease, lapsed=False))
             self._save_weights(self._state(), after)
-            term = f"{lease.expires!r} {lease.fallback.green.bp}" if lease else "- -"
-            self._order(f"crossfade split {name_of(key)} {split.green.bp} {term}")
+            term = f"{lease.expires!r} {lease.fallback.code}" if lease else "- -"
+            self._order(f"crossfade split {name_of(key)} {split.code} {term}")
             self._settle()
 
     def renew(self, key: EnvKey, lease: Lease, fence: int) -> bool:
@@ -198,7 +199,7 @@ class HAProxyRouter:
                     )
             if word == "leased":
                 self._save_weights(self._state(), state.put(replace(environment, lease=lease)))
-                renewal = f"crossfade renew {name} {lease.expires!r} {lease.fallback.green.bp}"
+                renewal = f"crossfade renew {name} {lease.expires!r} {lease.fallback.code}"
                 word = self._client.ask(renewal).strip()
                 if word == "done":
                     self._tell_old(renewal)
@@ -345,11 +346,11 @@ class HAProxyRouter:
                     if f" be={backend} srv={server} " in line:
                         self._client.ask_old(pid, f"shutdown session {line.partition(':')[0]}")
 
-    def _old_sessions(self, name: str) -> dict[tuple[Slot, str], int]:
-        counts: dict[tuple[Slot, str], int] = {}
+    def _old_sessions(self, name: str) -> dict[tuple[Pool, str], int]:
+        counts: dict[tuple[Pool, str], int] = {}
         for pid in self._client.old_workers():
             stat = self._client.ask_old(pid, "show stat")
-            for slot in Slot:
+            for slot in POOLS:
                 for server, row in rows(stat, f"{name}.{slot}").items():
                     counts[slot, server] = counts.get((slot, server), 0) + row.sessions
         return counts

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from crossfade.domain.errors import Invalid, StorageFailed
-from crossfade.domain.traffic import Lease, Server, Slot, Split, Sticky, StickyBy
-from crossfade.domain.values import EnvKey, Weight
+from crossfade.domain.traffic import Lease, Pool, Server, Slot, Split, Sticky, StickyBy, pool_of
+from crossfade.domain.values import EnvKey
 from crossfade.ports import Route
 
 FILE: Final = "state.json"
@@ -41,14 +41,14 @@ class EnvironmentState:
     split: Split = field(default_factory=lambda: Split.wholly(Slot.BLUE))
     lease: Lease | None = None
     lapsed: bool = False
-    members: Mapping[Slot, tuple[Member, ...]] = field(default_factory=dict)
+    members: Mapping[Pool, tuple[Member, ...]] = field(default_factory=dict)
     preview: tuple[Slot, str] | None = None
     hold_until: float = 0.0
 
-    def of(self, slot: Slot) -> tuple[Member, ...]:
+    def of(self, slot: Pool) -> tuple[Member, ...]:
         return self.members.get(slot, ())
 
-    def with_members(self, slot: Slot, members: tuple[Member, ...]) -> EnvironmentState:
+    def with_members(self, slot: Pool, members: tuple[Member, ...]) -> EnvironmentState:
         return replace(self, members={**self.members, slot: members})
 
     def lapse(self) -> EnvironmentState:
@@ -106,13 +106,13 @@ def read_state(folder: Path) -> State:
 
 
 def encode_weights(state: State) -> str:
-    """The text of weights.map: green's weights. Leases are comments to HAProxy, and read by edge.lua."""
+    """The text of weights.map: the splits' codes. Leases are comments to HAProxy, and read by edge.lua."""
     lines = []
     for key, environment in sorted(state.environments.items()):
         name = name_of(key)
-        lines.append(f"{name} {environment.split.green.bp}")
+        lines.append(f"{name} {environment.split.code}")
         if environment.lease is not None:
-            lines.append(f"# lease {name} {environment.lease.expires!r} {environment.lease.fallback.green.bp}")
+            lines.append(f"# lease {name} {environment.lease.expires!r} {environment.lease.fallback.code}")
         if environment.lapsed:
             lines.append(f"# lapsed {name}")
     return "".join(f"{line}\n" for line in lines)
@@ -185,12 +185,12 @@ def _with_weights(state: State, text: str) -> State:
     for line in text.splitlines():
         match line.split():
             case ["#", "lease", name, expires, fallback] if name in environments:
-                lease = Lease(float(expires), Split(Weight(int(fallback))))
+                lease = Lease(float(expires), Split.from_code(int(fallback)))
                 environments[name] = replace(environments[name], lease=lease)
             case ["#", "lapsed", name] if name in environments:
                 environments[name] = replace(environments[name], lapsed=True)
-            case [name, green] if name in environments:
-                environments[name] = replace(environments[name], split=Split(Weight(int(green))))
+            case [name, code] if name in environments:
+                environments[name] = replace(environments[name], split=Split.from_code(int(code)))
     return replace(state, environments={e.route.key: e for e in environments.values()})
 
 
@@ -234,7 +234,7 @@ def _decode_environment(item: Any) -> EnvironmentState:
             float(item["drain_timeout"]),
         ),
         members={
-            Slot(slot): tuple(Member(Server(n, host, int(port)), standing) for n, host, port, standing in members)
+            pool_of(slot): tuple(Member(Server(n, host, int(port)), standing) for n, host, port, standing in members)
             for slot, members in item["slots"].items()
         },
         preview=(Slot(preview[0]), str(preview[1])) if preview else None,
