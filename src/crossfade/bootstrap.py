@@ -30,8 +30,10 @@ from crossfade import __version__
 from crossfade.domain.errors import CrossfadeError, Invalid, NotFound, Refused, StorageFailed, Unavailable
 
 if TYPE_CHECKING:
+    from crossfade.domain.analysis.policy import Analysis
     from crossfade.domain.release import ReleaseConfig
     from crossfade.ports import Parts
+    from crossfade.signals.replay import Series
     from crossfade.spec.models import Spec
 
 DEFAULT_PORT: Final = 7420
@@ -330,6 +332,14 @@ def plan(
         "deadline": config.analysis.deadline,
         "steps": [rung.to_data() for rung in rungs],
     }
+
+
+def history(source: str, config: Path | None, progress: Callable[[int], None]) -> tuple[Analysis, list[Series]]:
+    """What is to be judged again, and how. Raises Invalid for rows, InvalidConfig, NotFound."""
+    from crossfade.signals.replay import read
+    from crossfade.spec.analysis import AnalysisPart, load
+
+    return load(config) if config else AnalysisPart().analysis(), read(source, progress)
 
 
 def json_schema() -> dict[str, Any]:

@@ -8,8 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Any, BinaryIO, Protocol
 
+from pydantic import TypeAdapter
+
 from crossfade.domain import rollout as machine
+from crossfade.domain.analysis import plot
+from crossfade.domain.analysis.judge import Evidence, Judge
 from crossfade.domain.analysis.policy import Analysis
+from crossfade.domain.analysis.sample import History
 from crossfade.domain.environment import Environment, Occupant
 from crossfade.domain.errors import CrossfadeError, NotFound, NotRestorable, Refused
 from crossfade.domain.events import Held, Ledger, Posted, attribute
@@ -28,6 +33,8 @@ from crossfade.domain.rollout import Command, Kind, Plan, Rollout
 from crossfade.domain.traffic import PREVIEW_HEADER, Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 from crossfade.ports import Parts
+
+_HISTORY = TypeAdapter(History)
 
 
 class Driver(Protocol):
@@ -387,6 +394,20 @@ class Service:
         if receipt is None:
             raise Refused(f"rollout #{id} is still under way.", hint="Its receipt is written when it ends.")
         return receipt
+
+    def plot(self, id: int, name: str) -> str:
+        """What the judge saw of a rollout, as an SVG: ``interval``, ``evidence`` or ``latency``. Raises NotFound."""
+        draw = plot.PLOTS.get(name)
+        if draw is None:
+            raise NotFound(f"There is no plot {name!r}.", hint=f"There are {', '.join(plot.PLOTS)}.")
+        plan = self._parts.store.rollout(id).plan
+        kept = self._parts.store.evidence(id)
+        if kept is None:
+            raise NotFound(f"rollout #{id} was not judged: no traffic was compared.")
+        judge = Judge(plan.analysis, _HISTORY.validate_python(kept["history"]))
+        return draw(
+            judge, Evidence.from_data(kept["evidence"]), f"{plan.key} #{id}: {plan.baseline} to {plan.candidate}"
+        )
 
     def logs(self, key: EnvKey, release: ReleaseNumber | None, lines: int) -> dict[str, list[str]]:
         """The last lines of each replica, by name; of all slots, or of one release, also one that has ended.

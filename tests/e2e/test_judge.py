@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -113,3 +115,24 @@ def test_a_killed_server_goes_on_with_the_evidence_it_had(shop: Installation) ->
         assert client.rollout(rollout)["entered"] == began
         shop.run("abort")
         until(lambda: client.rollout(rollout)["ended"], what="the end")
+
+
+def test_what_the_judge_saw_can_be_drawn_and_a_plan_is_made_of_the_traffic_there_was(
+    shop: Installation, tmp_path: Path
+) -> None:
+    rollouts = [state for state in shop.client().rollouts() if state["reason"].startswith("errors")]
+    shop.run("receipt", str(rollouts[-1]["id"]), "--plots", str(tmp_path / "plots"))
+    drawn = sorted((tmp_path / "plots").iterdir())
+    assert [path.name.rpartition("-")[2] for path in drawn] == ["evidence.svg", "interval.svg", "latency.svg"]
+    for path in drawn:
+        root = ElementTree.fromstring(path.read_text())  # noqa: S314 - a file of our own
+        assert root.tag.endswith("svg")
+    done = shop.run("receipt", "1", "--plots", str(tmp_path / "none"), check=False)
+    assert done.returncode == 1
+    assert "was not judged" in done.stderr
+    shop.configure("v9", strategy=shop.canary("5%", "50%"))
+    with Load(shop.port):
+        planned = until(
+            lambda: (p := shop.json("plan", str(shop.project)))["requests_per_second"] and p, what="traffic"
+        )
+    assert [step["weight"] for step in planned["steps"]] == [0.05, 0.5]

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -185,6 +185,16 @@ def create_app(service: Service, token: str, doctor: Callable[[], list[dict[str,
     def preview(id: Id) -> dict[str, str]:
         """The request header that reaches the candidate."""
         return service.preview(id)
+
+    @api.get(
+        "/rollouts/{id}/plots/{name}",
+        tags=["rollouts"],
+        response_class=Response,
+        responses={200: {"content": {"image/svg+xml": {}}, "description": "The plot."}},
+    )
+    def plot(id: Id, name: str) -> Response:
+        """What the judge saw: `interval`, `evidence` or `latency`, as SVG."""
+        return Response(service.plot(id, name), media_type="image/svg+xml")
 
     @api.get("/rollouts/{id}/receipt", tags=["rollouts"])
     def receipt(id: Id) -> dict[str, Any]:

@@ -51,13 +51,7 @@ class Client:
         return cls(str(known["url"]), token)
 
     def _call(self, method: str, path: str, **kwargs: Any) -> Any:
-        try:
-            answer = self._http.request(method, path, **kwargs)
-        except httpx.HTTPError as error:
-            raise Unavailable(
-                f"The server at {self.url} does not answer ({type(error).__name__}).",
-                hint="Start it with `crossfade up`; traffic goes on without it.",
-            ) from error
+        answer = self._ask(method, path, **kwargs)
         try:
             body = answer.json()
         except ValueError:
@@ -65,6 +59,15 @@ class Client:
         if answer.status_code >= 400:
             raise Problem(answer.status_code, body if isinstance(body, dict) else {})
         return body
+
+    def _ask(self, method: str, path: str, **kwargs: Any) -> httpx.Response:
+        try:
+            return self._http.request(method, path, **kwargs)
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"The server at {self.url} does not answer ({type(error).__name__}).",
+                hint="Start it with `crossfade up`; traffic goes on without it.",
+            ) from error
 
     def upload(self, tarball: BinaryIO, digest: str) -> Data:
         """Send an artifact; the server checks its digest."""
@@ -89,6 +92,12 @@ class Client:
 
     def receipt(self, id: int) -> Data:
         return cast(Data, self._call("GET", f"/rollouts/{id}/receipt"))
+
+    def plot(self, id: int, name: str) -> str:
+        answer = self._ask("GET", f"/rollouts/{id}/plots/{name}")
+        if answer.status_code >= 400:
+            raise Problem(answer.status_code, answer.json())
+        return answer.text
 
     def preview(self, id: int) -> Data:
         return cast(Data, self._call("GET", f"/rollouts/{id}/preview"))

@@ -271,6 +271,26 @@ def plan(
         ctx.say(data, lambda: show.plan(data))
 
 
+@app.command()
+def analyze(
+    context: typer.Context,
+    file: Annotated[str, typer.Argument(help="JSON Lines, one look each; - is standard input.")],
+    config: Annotated[
+        Path | None, typer.Option(help="A file with the analysis block; its defaults.", show_default=False)
+    ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="A folder for three SVG plots of each series.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object per series, each on a line.")] = False,
+) -> None:
+    """Judge recorded looks again: what the judge would have said of each series, and when. 1 unless all pass."""
+    from crossfade.cli.analysis import run
+
+    with _telling(context, as_json) as ctx:
+        if not run(ctx.console, ctx.errors, file, config, plots, as_json):
+            raise typer.Exit(FAILED)
+
+
 # --- rollouts
 
 
@@ -445,6 +465,9 @@ def receipt(
     rollout: Annotated[
         int | None, typer.Argument(help="The rollout's number; the last one.", show_default=False)
     ] = None,
+    plots: Annotated[
+        Path | None, typer.Option(help="A folder for three SVG plots of what the judge saw.", show_default=False)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """What clients saw of a rollout, from the edge's own counts."""
@@ -456,6 +479,12 @@ def receipt(
                 raise NotFound("There was no rollout yet.", hint="`crossfade deploy` makes the first one.")
             rollout = int(last["id"])
         data = client.receipt(rollout)
+        if plots is not None:
+            from crossfade.cli.analysis import write_plot
+            from crossfade.domain.analysis.plot import PLOTS
+
+            for kind in PLOTS:
+                write_plot(plots, f"rollout-{rollout}-{kind}.svg", client.plot(rollout, kind))
         ctx.say(data, lambda: show.receipt(data))
 
 

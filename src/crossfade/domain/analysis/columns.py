@@ -14,7 +14,7 @@ import numpy as np
 
 from crossfade.domain.analysis.block import Block, Buckets
 from crossfade.domain.analysis.evidence import Array, Flags, Places
-from crossfade.domain.analysis.policy import EDGE, QUANTILES, Analysis, Direction, Metric, Shape
+from crossfade.domain.analysis.policy import EDGE, QUANTILES, Analysis, Direction, Shape
 from crossfade.domain.analysis.sample import History
 
 NAMES: Final = tuple(QUANTILES)
@@ -78,6 +78,19 @@ class Tails:
 
 
 @dataclass(frozen=True, slots=True)
+class Alike:
+    """Metrics with equally many tests: ``fail`` ``[metrics, tests]`` and ``passing`` are places in the table.
+
+    ``paired``: two tests make one, the limit being the higher of a margin and a ratio.
+    """
+
+    names: tuple[str, ...]
+    fail: Places
+    passing: Places
+    paired: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Columns:
     """All tests of a policy, and which belong to which metric."""
 
@@ -89,6 +102,7 @@ class Columns:
     has_history: Array
     rates: tuple[tuple[int, Column], ...]  # of the fail columns and, after them, the pass columns
     tails: Tails
+    alike: tuple[Alike, ...]
     ratio: Array
     or_ratio: Array
     margin: Array
@@ -141,16 +155,32 @@ class Columns:
             np.array([every[i].shift for i in on_tails]),
             np.array([every[i].shifted for i in on_tails], dtype=int),
         )
-        alike = [(column.signal, column.quantile) for column in fail]
+        kinds: dict[tuple[int, int, bool], list[str]] = {}
+        for metric in analysis.metrics:
+            if metric.name in of_fail:
+                paired = metric.shape is Shape.RATE and bool(metric.ratio)
+                kind = (len(of_fail[metric.name]), len(of_pass[metric.name]), paired)
+                kinds.setdefault(kind, []).append(metric.name)
+        alike = tuple(
+            Alike(
+                tuple(names),
+                np.array([of_fail[name] for name in names], dtype=int),
+                np.array([of_pass[name] for name in names], dtype=int),
+                paired,
+            )
+            for (_, _, paired), names in kinds.items()
+        )
+        places = [(column.signal, column.quantile) for column in fail]
         return cls(
             tuple(fail),
             tuple(passing),
             of_fail,
             of_pass,
-            np.array([alike.index((column.signal, column.quantile)) for column in passing], dtype=int),
+            np.array([places.index((column.signal, column.quantile)) for column in passing], dtype=int),
             np.array([column.signal == EDGE and column.quantile < 0 for column in fail], dtype=bool),
             tuple((i, column) for i, column in enumerate(every) if column.quantile < 0),
             tails,
+            alike,
             np.array([column.ratio for column in every]),
             np.array([column.or_ratio for column in every]),
             np.array([column.margin for column in every]),
@@ -162,23 +192,22 @@ class Columns:
         """The column whose looks are kept for the interval: the first bet on a rate."""
         return next((i for i, c in enumerate(self.fail) if c.quantile < 0), None)
 
-    def standing(self, metric: Metric, strict: bool, fail: Array, passing: Array, beyond: Flags) -> Standing:
-        """What the columns ``[R, C]`` say of one metric."""
-        mine = list(self.of_fail[metric.name])
-        tests = fail[:, mine]
-        if strict and metric.shape is Shape.RATE and metric.ratio:
-            # The limit is the higher of two: only what is beyond both is beyond it.
-            sides = tests.reshape(len(tests), -1, 2).min(axis=2)
-            joined = np.logaddexp.reduce(sides, axis=1) - np.log(sides.shape[1])
-        else:
-            joined = np.logaddexp.reduce(tests, axis=1) - np.log(tests.shape[1])
-        decides = np.argmax(tests, axis=1)
-        return Standing(
-            joined,
-            passing[:, self.of_pass[metric.name]].min(axis=1),
-            beyond[:, mine][np.arange(len(tests)), decides],
-            decides,
-        )
+    def standings(self, strict: bool, fail: Array, passing: Array, beyond: Flags) -> dict[str, Standing]:
+        """What the columns ``[R, C]`` say of each metric on rates and latencies; metrics of a kind at once."""
+        made: dict[str, Standing] = {}
+        r = np.arange(len(fail))[:, None]
+        for alike in self.alike:
+            tests = fail[:, alike.fail]  # [R, metrics, tests]
+            decides = np.argmax(tests, axis=2)
+            far = beyond[:, alike.fail][r, np.arange(len(alike.names))[None, :], decides]
+            if strict and alike.paired:
+                # The limit is the higher of two: only what is beyond both is beyond it.
+                tests = tests.reshape(*tests.shape[:2], -1, 2).min(axis=3)
+            joined = np.logaddexp.reduce(tests, axis=2) - np.log(tests.shape[2])
+            least = passing[:, alike.passing].min(axis=2)
+            for i, name in enumerate(alike.names):
+                made[name] = Standing(joined[:, i], least[:, i], far[:, i], decides[:, i])
+        return made
 
 
 @dataclass(frozen=True, slots=True)

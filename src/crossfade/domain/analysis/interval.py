@@ -9,7 +9,8 @@ import numpy as np
 from crossfade.domain.analysis import evidence as e
 from crossfade.domain.analysis.evidence import Array
 
-HALVINGS: Final = 24
+NEAR: Final = 2e-7
+"""How far from its true place an end may be found."""
 
 
 def of_difference(rows: Array, alpha: float, phi: float = 1.0) -> tuple[float, float]:
@@ -20,22 +21,52 @@ def of_difference(rows: Array, alpha: float, phi: float = 1.0) -> tuple[float, f
     """
     if not len(rows):
         return -1.0, 1.0
-    line = np.log(2.0 / alpha)
-    # Raising the margin weakens the case to fail and strengthens that to pass: the two ends are found by halving.
-    low_in, low_out = 1.0, -1.0
-    high_in, high_out = -1.0, 1.0
-    for _ in range(HALVINGS):
-        middle = (low_in + low_out) / 2
-        if _log_e(rows, middle, 1, phi) >= line:
-            low_out = middle
+    _, xc, nc, xb, nb, _ = rows.sum(axis=0)
+    # An estimate has a standard error of about this; where it is of nothing, of one event.
+    error = float(np.sqrt(phi * ((xc + 1) / max(nc, 1.0) ** 2 + (xb + 1) / max(nb, 1.0) ** 2)))
+    estimate = float(xc / max(nc, 1.0) - xb / max(nb, 1.0))
+    return _end(rows, estimate, error, 1, alpha, phi), _end(rows, estimate, error, -1, alpha, phi)
+
+
+def _end(rows: Array, estimate: float, error: float, sign: int, alpha: float, phi: float) -> float:
+    """The nearest margin that the test of ``sign`` rejects, within NEAR: the lower end for +1, the upper for -1.
+
+    Raising the margin weakens the case to fail and strengthens that to pass, so there is one such place: first it is
+    enclosed, from the estimate outwards, and then closed in on.
+    """
+    line = float(np.log(2.0 / alpha))
+
+    def beyond(margin: float) -> float:
+        # The square root of evidence is nearly straight in the margin, so that few guesses are needed.
+        return float(np.sqrt(max(_log_e(rows, margin, sign, phi), 0.0)) - np.sqrt(line))
+
+    inside, at_inside, step = estimate, beyond(estimate), 3.0 * error
+    outside, at_outside = inside, at_inside
+    if at_inside >= 0:
+        inside, at_inside = float(sign), beyond(float(sign))
+        if at_inside >= 0:
+            return inside
+    while at_outside < 0:
+        if abs(inside + sign) < NEAR:
+            return -float(sign)
+        outside = max(-1.0, min(1.0, estimate - sign * step))
+        at_outside, step = beyond(outside), step * 2.5
+        if at_outside < 0:
+            inside, at_inside = outside, at_outside
+    for guess in range(64):
+        if abs(inside - outside) <= NEAR:
+            break
+        share = 0.5 if guess % 3 == 2 else at_inside / (at_inside - at_outside)
+        # A guess lands a little on the other side of the last one, so that both ends close in.
+        margin = inside + (outside - inside) * share
+        margin += (NEAR / 3) * (1 if guess % 2 else -1)
+        margin = min(max(inside, outside), max(min(inside, outside), margin))
+        found = beyond(margin)
+        if found >= 0:
+            outside, at_outside = margin, found
         else:
-            low_in = middle
-        middle = (high_in + high_out) / 2
-        if _log_e(rows, middle, -1, phi) >= line:
-            high_out = middle
-        else:
-            high_in = middle
-    return low_out, high_out
+            inside, at_inside = margin, found
+    return outside
 
 
 def band(rows: Array, alpha: float, phi: float = 1.0, points: int = 40) -> Array:

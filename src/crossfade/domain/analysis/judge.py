@@ -134,6 +134,10 @@ class Judge:
         self.columns = Columns.of(analysis)
         longest = max(horizon, analysis.deadline, 10 * e.RESTART)
         self.weights = sum(metric.weight for metric in analysis.enforced) + (1.0 if analysis.slo else 0.0)
+        weights = [0.0 if metric.dry_run else metric.weight / self.weights for metric in analysis.metrics]
+        self._log_weights = np.array([math.log(weight) if weight else -math.inf for weight in weights])
+        needed = [i for i, metric in enumerate(analysis.metrics) if metric.required and not metric.dry_run]
+        self._required = np.array(needed, dtype=int)
         self._planned = max(1, round(longest / e.RESTART))
         self._burst = e.burstiness(np.array(self.history.errors_per_10s, dtype=float))
 
@@ -278,37 +282,31 @@ class Judge:
         nothing = np.full(r, -math.inf)
         line_f, line_p = self.line
         standings: dict[str, Standing] = {}
-        log_fail = log_pass = beyond = None
         if wealth_f is not None and wealth_p is not None and counted is not None:
             log_fail = e.with_restarts(wealth_f, state.restarted, max(0.0, 1.0 - state.begun_share))
-            log_pass = e.average(wealth_p)
             totals, anchors, allowed = counted
             beyond = _beyond(totals, allowed) | _beyond(totals - anchors[0], allowed)
-        shares: list[Array] = []
-        all_pass = np.full(r, bool(any(m.required and not m.dry_run for m in self.analysis.metrics)))
-        for i, metric in enumerate(self.analysis.metrics):
+            standings = self.columns.standings(self.analysis.strict, log_fail, e.average(wealth_p), beyond)
+        silent = Standing(nothing, nothing, np.zeros(r, dtype=bool), np.zeros(r, dtype=int))
+        for metric in self.analysis.metrics:
             if metric.shape is Shape.MEAN:
-                standing = self._mean(state, metric, block, wealth_f is None)
-            elif log_fail is None or log_pass is None or beyond is None:
-                standing = Standing(nothing, nothing, np.zeros(r, dtype=bool), np.zeros(r, dtype=int))
+                standings[metric.name] = self._mean(state, metric, block, wealth_f is None)
             else:
-                standing = self.columns.standing(metric, self.analysis.strict, log_fail, log_pass, beyond)
-            standings[metric.name] = standing
-            best = np.maximum.accumulate(np.maximum(standing.passing, state.best_pass[i]))
-            state.best_pass = state.best_pass.copy()
-            state.best_pass[i] = best[-1]
-            if metric.dry_run:
-                continue
-            gated = np.where(standing.beyond, standing.fail, -math.inf)
-            shares.append(gated + math.log(metric.weight / self.weights))
-            if metric.required:
-                all_pass &= best >= line_p
+                standings.setdefault(metric.name, silent)
+        ordered = [standings[metric.name] for metric in self.analysis.metrics]
+        fail = np.stack([standing.fail for standing in ordered], axis=1)
+        passing = np.stack([standing.passing for standing in ordered], axis=1)
+        far = np.stack([standing.beyond for standing in ordered], axis=1)
+        best = np.maximum.accumulate(np.maximum(passing, state.best_pass), axis=0)
+        state.best_pass = best[-1]
+        shares = np.where(far, fail, -math.inf) + self._log_weights
+        all_pass = np.all(best[:, self._required] >= line_p, axis=1) & bool(len(self._required))
         capped = np.zeros(r, dtype=bool)
         if self.analysis.slo is not None and wealth_f is not None:
             burning, capped = self._objective(state, self.analysis.slo, block)
-            shares.append(burning + math.log(1.0 / self.weights))
-        total = np.logaddexp.reduce(np.stack(shares), axis=0) if shares else nothing
-        self._keep(state, block.t, standings)
+            shares = np.concatenate([shares, (burning + math.log(1.0 / self.weights))[:, None]], axis=1)
+        total = np.logaddexp.reduce(shares, axis=1)
+        self._keep(state, block.t, fail, passing)
         return Track(block.t, total, (total >= line_f) | capped, all_pass, capped, standings)
 
     def _mean(self, state: Evidence, metric: Metric, block: Block, warmup: bool) -> Standing:
@@ -368,15 +366,12 @@ class Judge:
         cap = slo.share * budget * a_second * slo.period
         return e.average(path), (xc - nc * rate > np.maximum(cap, 1.0)) & (nc > 0)
 
-    def _keep(self, state: Evidence, t: Array, standings: dict[str, Standing]) -> None:
-        points = [t]
-        for metric in self.analysis.metrics:
-            points += [standings[metric.name].fail, standings[metric.name].passing]
-        trail = np.concatenate([state.trail, np.stack(points, axis=1)])
-        if len(trail) > KEPT_TRAIL:
+    def _keep(self, state: Evidence, t: Array, fail: Array, passing: Array) -> None:
+        both = np.stack([fail, passing], axis=2).reshape(len(t), -1)
+        trail = np.concatenate([state.trail, np.concatenate([t[:, None], both], axis=1)])
+        while len(trail) > KEPT_TRAIL:
             # Every other point of the older ones goes; the newest stays.
-            while len(trail) > KEPT_TRAIL:
-                trail = np.concatenate([trail[:-1:2], trail[-1:]])
+            trail = np.concatenate([trail[:-1:2], trail[-1:]])
         state.trail = trail
 
 
