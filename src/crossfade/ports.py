@@ -148,8 +148,12 @@ class Router(Protocol):
 
     def remove(self, key: EnvKey, fence: int) -> None: ...
 
-    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int) -> None:
-        """Add those that are not there; returns when the edge sees each as up. Raises Unavailable after 10 s otherwise."""
+    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int, release: str = "") -> None:
+        """Add those that are not there; returns when the edge sees each as up. Raises Unavailable after 10 s otherwise.
+
+        ``release`` (``r12``) is told to the application with each request of the pool, in ``X-Crossfade-Release``, until
+        the pool has no servers any more. Without it, what was said before still holds. Raises Invalid.
+        """
 
     def drain_servers(self, key: EnvKey, slot: Pool, names: Sequence[str], fence: int) -> None:
         """No new requests to these; those in flight (WebSocket, SSE) go on."""
@@ -181,18 +185,18 @@ class Router(Protocol):
 
 
 class Signals(Protocol):
-    """Counted facts about both slots."""
+    """Counted facts about both slots and the control pool."""
 
     def read(self, key: EnvKey) -> Reading:
         """Raises NotFound, Unavailable."""
 
-    def history(self, key: EnvKey, slot: Slot) -> History:
+    def history(self, key: EnvKey, slot: Pool) -> History:
         """What the slot's clients saw lately, as far as it is remembered: rate, burstiness and latencies.
 
         Empty when nothing is known. Raises Unavailable.
         """
 
-    def forget(self, key: EnvKey, slot: Slot) -> None:
+    def forget(self, key: EnvKey, slot: Pool) -> None:
         """Another release comes into the slot: what its clients saw so far is no history of that one."""
 
     def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:

@@ -9,24 +9,26 @@ from dataclasses import dataclass, replace
 import pytest
 
 from crossfade.domain.errors import Invalid, NotFound, Refused, StaleFence
-from crossfade.domain.traffic import Lease, Server, Slot, Split
-from crossfade.domain.values import EnvKey, Weight
+from crossfade.domain.traffic import CONTROL, POOLS, Lease, Pool, Server, Slot, Split
+from crossfade.domain.values import EVERYTHING, EnvKey, Weight
 from crossfade.fakes.router import FakeRouter
 from crossfade.ports import Route, Router
-from tests.routers.rig import Rig, free_port, until
+from tests.routers.rig import Environment, Rig, free_port, until
 
 BLUE = Split.wholly(Slot.BLUE)
 HALF = Split(Weight(5000))
+COMPARED = Split(Weight(500)).with_control(Slot.BLUE, Weight(700))
 SECRET = "s" * 40
 
 
 @dataclass
 class Bench:
-    """A router, and servers that it can reach."""
+    """A router, servers that it can reach, and the release that a pool's requests are told (empty: none)."""
 
     router: Router
     server: Callable[[str], Server]
     key: Callable[[], EnvKey]
+    release: Callable[[EnvKey, Pool], str]
 
     def environment(self) -> EnvKey:
         key = self.key()
@@ -44,15 +46,25 @@ def rig() -> Iterator[Rig]:
 def bench(request: pytest.FixtureRequest, rig: Rig) -> Bench:
     if request.param == "fake":
         ports = iter(range(20_000, 30_000))
-        return Bench(FakeRouter(), lambda name: Server(name, "127.0.0.1", next(ports)), rig.key)
-    return Bench(rig.router, rig.start, rig.key)
+        fake = FakeRouter()
+        return Bench(fake, lambda name: Server(name, "127.0.0.1", next(ports)), rig.key, fake.release)
+
+    def release(key: EnvKey, pool: Pool) -> str:
+        environment = Environment(rig, rig.router.read(key).route)
+        whole = Split.wholly(pool) if isinstance(pool, Slot) else BLUE.with_control(Slot.BLUE, EVERYTHING)
+        rig.router.set_split(key, whole, None, 1)
+        seen = environment.get().seen
+        assert seen["x-crossfade-slot"] == pool
+        return seen.get("x-crossfade-release", "")
+
+    return Bench(rig.router, rig.start, rig.key, release)
 
 
 def test_a_new_environment_has_all_weight_on_blue_no_lease_and_no_servers(bench: Bench) -> None:
     key = bench.environment()
     state = bench.router.read(key)
     assert (state.split, state.lease, state.lapsed, state.fence) == (BLUE, None, False, 1)
-    assert all(state.servers[slot] == () for slot in Slot)
+    assert state.servers == {Slot.BLUE: (), Slot.GREEN: ()}
     assert key in set(bench.router.keys())
 
 
@@ -107,6 +119,63 @@ def test_a_removed_server_is_gone_and_an_unknown_one_is_ignored(bench: Bench) ->
     assert [s.server for s in bench.router.read(key).servers[Slot.BLUE]] == [servers[1]]
 
 
+def test_the_control_pool_takes_servers_like_a_slot(bench: Bench) -> None:
+    key = bench.environment()
+    server = bench.server(f"{key.service}-1")
+    bench.router.add_servers(key, CONTROL, [server], 1)
+    assert [(s.server, s.status) for s in bench.router.read(key).servers[CONTROL]] == [(server, "up")]
+    bench.router.drain_servers(key, CONTROL, [server.name], 1)
+    assert bench.router.read(key).servers[CONTROL][0].status == "draining"
+    bench.router.remove_servers(key, CONTROL, [server.name], 1)
+    assert CONTROL not in bench.router.read(key).servers
+
+
+@pytest.mark.parametrize("of", Slot)
+def test_a_split_with_a_control_pool_reads_back(bench: Bench, of: Slot) -> None:
+    key = bench.environment()
+    for weight, share in ((0, 1), (0, 10_000), (500, 500), (9_999, 1), (2_500, 7_500)):
+        split = Split.giving(of.other, Weight(weight)).with_control(of, Weight(share))
+        bench.router.set_split(key, split, None, 1)
+        assert bench.router.read(key).split == split
+    bench.router.set_split(key, HALF, None, 1)
+    assert bench.router.read(key).split == HALF
+
+
+def test_a_control_pool_stands_as_long_as_its_lease_and_goes_with_it(bench: Bench) -> None:
+    key = bench.environment()
+    bench.router.set_split(key, COMPARED, Lease(time.time() + 60, BLUE), 1)
+    assert bench.router.renew(key, Lease(time.time() + 0.5, BLUE), 1)
+    assert bench.router.read(key).split == COMPARED
+    until(lambda: bench.router.read(key).lapsed)
+    assert bench.router.read(key).split == BLUE
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_a_pools_requests_are_told_its_release_until_it_has_no_servers(bench: Bench, pool: Pool) -> None:
+    key = bench.environment()
+    first, second = bench.server(f"{key.service}-1"), bench.server(f"{key.service}-2")
+    bench.router.add_servers(key, pool, [first], 1)
+    assert bench.release(key, pool) == ""
+    bench.router.add_servers(key, pool, [first], 1, "r12")
+    assert bench.release(key, pool) == "r12"
+    bench.router.add_servers(key, pool, [second], 1)
+    bench.router.remove_servers(key, pool, [first.name], 1)
+    assert bench.release(key, pool) == "r12", "nobody said otherwise, and there is a server yet"
+    bench.router.add_servers(key, pool, [second], 1, "r13")
+    assert bench.release(key, pool) == "r13"
+    bench.router.remove_servers(key, pool, [second.name], 1)
+    bench.router.add_servers(key, pool, [first], 1)
+    assert bench.release(key, pool) == ""
+
+
+@pytest.mark.parametrize("release", ["12", "r0", "r", "R12", "r12 ", "r12\nx", "r1234567890", "r1;shutdown", "r1 r2"])
+def test_what_is_no_release_is_not_told(bench: Bench, release: str) -> None:
+    key = bench.environment()
+    with pytest.raises(Invalid, match="release"):
+        bench.router.add_servers(key, Slot.BLUE, [bench.server(f"{key.service}-1")], 1, release)
+    assert bench.router.read(key).servers[Slot.BLUE] == ()
+
+
 def test_a_split_and_its_lease_read_back(bench: Bench) -> None:
     key = bench.environment()
     lease = Lease(round(time.time() + 60, 2), BLUE)
@@ -159,7 +228,8 @@ def test_a_writer_with_a_lower_fence_is_refused_and_changes_nothing(bench: Bench
     for stale in (
         lambda: router.ensure(Route(key, "127.0.0.1", free_port()), 4),
         lambda: router.remove(key, 4),
-        lambda: router.add_servers(key, Slot.BLUE, [server], 4),
+        lambda: router.add_servers(key, Slot.BLUE, [server], 4, "r1"),
+        lambda: router.add_servers(key, CONTROL, [server], 4),
         lambda: router.drain_servers(key, Slot.BLUE, ["a"], 4),
         lambda: router.remove_servers(key, Slot.BLUE, ["a"], 4),
         lambda: router.set_split(key, BLUE, None, 4),

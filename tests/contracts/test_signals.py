@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import pytest
 
+from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.errors import NotFound
 from crossfade.domain.signal import Reading
-from crossfade.domain.traffic import Slot, Split
-from crossfade.domain.values import EnvKey
+from crossfade.domain.traffic import CONTROL, POOLS, Pool, Slot, Split
+from crossfade.domain.values import EVERYTHING, EnvKey
 from crossfade.fakes.signals import FakeSignals
 from crossfade.ports import Signals
 from crossfade.signals.edge import EdgeSignals
@@ -22,11 +23,15 @@ PATHS = {"": "/", "5xx": "/status/500", "response": "/empty", "broken": "/trunca
 
 @dataclass
 class Bench:
-    """Signals, an environment, and a way to have requests served: how many, by which slot, failing of what."""
+    """Signals, an environment, and two ways to have requests served: how many, by which pool, failing of what; and one,
+
+    by which pool, with which business events in its answer (more than one header line: joined by ``|``).
+    """
 
     signals: Signals
     key: EnvKey
-    serve: Callable[[int, Slot, str], None]
+    serve: Callable[[int, Pool, str], None]
+    tell: Callable[[Pool, str], None]
 
     def reading(self, total: int, since: Reading | None = None) -> Reading:
         """The reading in which so many requests have been counted."""
@@ -48,7 +53,7 @@ def rig() -> Iterator[Rig]:
 
 @pytest.fixture(scope="module")
 def environment(rig: Rig) -> Environment:
-    return rig.environment()
+    return rig.environment(control=1)
 
 
 @pytest.fixture(params=["fake", "edge"])
@@ -56,18 +61,39 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     if request.param == "fake":
         fake, key = FakeSignals(), EnvKey("bookshop", "production")
         fake.ensure(key)
-        yield Bench(fake, key, lambda n, slot, cause: fake.serve(key, slot, n, n if cause else 0, cause=cause or "5xx"))
+
+        def tell_fake(pool: Pool, header: str) -> None:
+            fake.serve(key, pool)
+            fake.tell(key, pool, header.replace("|", "\n"))
+
+        yield Bench(
+            fake,
+            key,
+            lambda n, pool, cause: fake.serve(key, pool, n, n if cause else 0, cause=cause or "5xx"),
+            tell_fake,
+        )
         return
     environment: Environment = request.getfixturevalue("environment")
 
-    def serve(count: int, slot: Slot, cause: str) -> None:
-        environment.rig.router.set_split(environment.key, Split.wholly(slot), None, 1)
+    def turn_to(pool: Pool) -> None:
+        blue = Split.wholly(Slot.BLUE)
+        whole = Split.wholly(pool) if isinstance(pool, Slot) else blue.with_control(Slot.BLUE, EVERYTHING)
+        environment.rig.router.set_split(environment.key, whole, None, 1)
+
+    def tell(pool: Pool, header: str) -> None:
+        turn_to(pool)
+        answer = environment.get(X_Say_Events=header)
+        assert answer.status == 200
+        assert "x-crossfade-event" not in answer.headers
+
+    def serve(count: int, pool: Pool, cause: str) -> None:
+        turn_to(pool)
         for _ in range(count):
             environment.get(PATHS[cause], method="POST" if cause == "response" else "GET")
 
     signals = EdgeSignals(environment.rig.folder, environment.rig.run, every=0.2)
     signals.start()
-    yield Bench(signals, environment.key, serve)
+    yield Bench(signals, environment.key, serve, tell)
     signals.stop()
 
 
@@ -126,6 +152,116 @@ def test_readings_of_an_undisturbed_source_are_of_one_segment(bench: Bench) -> N
     second = bench.reading(1, first)
     assert first.segment == second.segment
     assert first.at <= second.at
+
+
+def test_the_control_pool_is_counted_apart_from_its_slot(bench: Bench) -> None:
+    before = bench.signals.read(bench.key)
+    began = time.time()
+    bench.serve(4, Slot.BLUE, "")
+    bench.serve(5, CONTROL, "")
+    bench.serve(2, CONTROL, "5xx")
+    reading = bench.reading(11, before)
+    assert reading.slots[Slot.BLUE].requests == 4
+    assert (reading.control.requests, reading.control.errors, reading.control.by_cause) == (7, 2, (("5xx", 2),))
+    assert (reading.total().requests, reading.total().errors) == (11, 2)
+    until(lambda: bench.signals.read(bench.key).since(before).control_latencies.samples == 7)
+    until(lambda: len(bench.signals.failures(bench.key, began)) == 2)
+    assert {f.slot for f in bench.signals.failures(bench.key, began)} == {CONTROL}
+
+
+def test_business_events_of_answers_are_summed_by_pool_and_name(bench: Bench) -> None:
+    before = bench.signals.read(bench.key)
+    for pool, header in (
+        (Slot.BLUE, "checkout=23.50, signup"),
+        (Slot.BLUE, "checkout=1.5"),
+        (Slot.GREEN, "refund=-3,refund=-4"),
+        (CONTROL, "signup|signup=0.5 ,\tsignup"),
+    ):
+        bench.tell(pool, header)
+    bench.serve(3, Slot.GREEN, "")
+    reading = bench.reading(7, before)
+    assert reading.events == {
+        Slot.BLUE: {"checkout": Moments(2, 25.0, 23.5**2 + 2.25), "signup": Moments(1, 1.0, 1.0)},
+        Slot.GREEN: {"refund": Moments(2, -7.0, 25.0)},
+        CONTROL: {"signup": Moments(3, 2.5, 2.25)},
+    }
+    assert not any(reading.refused.values())
+
+
+@pytest.mark.parametrize(
+    ("header", "good", "bad"),
+    [
+        ("a" * 40, 1, 0),
+        ("a" * 41, 0, 1),
+        ("Checkout", 0, 1),
+        ("1st", 0, 1),
+        ("-", 0, 1),
+        ("=5", 0, 1),
+        ("sale=", 0, 1),
+        ("sale=nan, sale=inf, sale=-inf, sale=Infinity", 0, 4),
+        ("sale=1e3, sale=0x10, sale=+1, sale=1_000, sale=1.2.3, sale=.5, sale=--1, sale=\u00b2", 0, 8),
+        ("sale=1000000000000, sale=-1000000000000", 2, 0),
+        ("sale=1000000000000.1, sale=-1000000000001", 0, 2),
+        ("sale=" + "9" * 400, 0, 1),
+        ("sale=1." + "0" * 30 + ", sale=1." + "0" * 31, 1, 1),
+        ("sale = 5, sale =5, two words", 0, 3),
+        (",, ,sale, ,", 1, 0),
+        ("sale;x=1, sale\x01", 0, 2),
+        (", ".join(["sale"] * 8), 8, 0),
+        (", ".join(["sale"] * 30), 8, 22),
+        ("|".join(["sale"] * 9), 8, 1),
+        ("bad!, " + ", ".join(["sale"] * 8), 8, 1),
+        ("sale," * 300, 0, 1),
+        ("sale" + " " * 900 + "x", 0, 1),
+        ("," * 1024, 0, 0),
+    ],
+)
+def test_malformed_events_are_ignored_and_counted(bench: Bench, header: str, good: int, bad: int) -> None:
+    before = bench.signals.read(bench.key)
+    bench.tell(Slot.BLUE, header)
+    reading = bench.reading(1, before)
+    assert sum(moments.n for moments in reading.events.get(Slot.BLUE, {}).values()) == good
+    assert reading.refused.get(Slot.BLUE, 0) == bad
+
+
+def test_a_pool_has_at_most_fifty_names_of_events(bench: Bench) -> None:
+    before = bench.signals.read(bench.key)
+    known = set(before.events.get(Slot.GREEN, {}))
+    for i in range(60):
+        bench.tell(Slot.GREEN, f"name-{i}=2, other")
+    reading = bench.signals.read(bench.key)
+    assert len(known | set(reading.events[Slot.GREEN])) == 50
+    since = reading.since(before)
+    assert since.events[Slot.GREEN]["name-0"] == Moments(1, 2.0, 4.0)
+    assert since.events[Slot.GREEN]["other"].n == 60
+    assert sum(m.n for m in since.events[Slot.GREEN].values()) + since.refused[Slot.GREEN] == 120
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_history_of_a_pool_is_what_its_clients_saw_since_its_release_came(bench: Bench, pool: Pool) -> None:
+    bench.serve(3, pool, "")
+    bench.signals.read(bench.key)
+    bench.signals.forget(bench.key, pool)
+    assert bench.signals.history(bench.key, pool).requests == 0
+    bench.serve(5, pool, "")
+    bench.serve(2, pool, "5xx")
+    until(lambda: bench.signals.history(bench.key, pool).requests >= 7)
+
+    def sampled() -> bool:
+        histogram = bench.signals.history(bench.key, pool).histogram
+        return histogram is not None and sum(histogram.counts) == 7
+
+    until(sampled)
+    history = bench.signals.history(bench.key, pool)
+    assert (history.requests, history.errors) == (7, 2)
+    assert history.seconds > 0
+    bench.signals.forget(bench.key, pool)
+    assert bench.signals.history(bench.key, pool).requests == 0
+
+
+def test_nothing_is_known_of_the_history_of_an_unknown_environment(bench: Bench) -> None:
+    history = bench.signals.history(EnvKey("nowhere", "production"), Slot.BLUE)
+    assert (history.requests, history.errors, history.errors_per_10s) == (0, 0, ())
 
 
 def test_an_unknown_environment_is_not_found(bench: Bench) -> None:

@@ -68,6 +68,14 @@ def test_before_during_and_after_are_told_apart_and_add_up() -> None:
     assert receipt["exposed"] == {"requests": 600, "failed": 2}
 
 
+def test_what_the_control_pool_served_is_in_the_receipt_too() -> None:
+    failed = Counters(50, 3, retries=2, by_cause=(("5xx", 3),))
+    readings = {**READINGS, "after": replace(READINGS["after"], control=failed)}
+    receipt = build(state(), ENTRIES, readings, (), 120.6)
+    assert (receipt["requests"], receipt["failed"], receipt["retries"]) == (2550, 5, 2)
+    assert receipt["failed_by_cause"] == {"5xx": 5}
+
+
 def test_only_broken_connections_soon_after_a_move_are_held_against_the_switch() -> None:
     failures = [
         Failure(105.0, Slot.BLUE, 503, "connect", True),

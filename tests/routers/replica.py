@@ -42,15 +42,17 @@ async def answer(
             await writer.drain()
             await asyncio.sleep(0.1)
         writer.write(b"0\r\n\r\n")
-    elif path.startswith("/tells/"):
-        said = path.removeprefix("/tells/").replace("~", " ").encode()
-        writer.write(b"HTTP/1.1 200 OK\r\nX-Crossfade-Event: %s\r\nContent-Length: 2\r\n\r\n{}" % said)
     else:
         status = int(path.removeprefix("/status/")) if path.startswith("/status/") else 200
         if path.startswith("/slow/"):
             await asyncio.sleep(float(path.removeprefix("/slow/")))
+        said = headers.get("x-say-events", "")
+        if path.startswith("/tells/"):
+            said = path.removeprefix("/tells/").replace("~", " ")
+        lines = "".join(f"X-Crossfade-Event: {line}\r\n" for line in said.split("|")) if said else ""
         body = json.dumps({"name": name, "headers": headers}).encode()
-        writer.write(b"HTTP/1.1 %d It\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
+        head = f"HTTP/1.1 {status} It\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
+        writer.write(head.encode("latin-1") + body)
     await writer.drain()
     return True
 
@@ -58,7 +60,7 @@ async def answer(
 async def connection(name: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     try:
         while True:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             path = head[0].split(" ")[1]
             pairs = [line.split(": ", 1) for line in head[1:] if ": " in line]
             headers: dict[str, str] = {}

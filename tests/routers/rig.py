@@ -24,7 +24,7 @@ from typing import Any
 
 import psutil
 
-from crossfade.domain.traffic import Server, Slot
+from crossfade.domain.traffic import CONTROL, Pool, Server, Slot
 from crossfade.domain.values import EnvKey
 from crossfade.ports import Route
 from crossfade.routers.haproxy import HAProxyRouter, Options, edge_command, prepare
@@ -110,13 +110,14 @@ class Rig:
         """An environment that no other test uses."""
         return EnvKey(f"shop-{next(_numbers)}", "production")
 
-    def environment(self, *, blue: int = 1, green: int = 1, **route: Any) -> Environment:
-        """A routed environment with so many replicas in each slot."""
+    def environment(self, *, blue: int = 1, green: int = 1, control: int = 0, **route: Any) -> Environment:
+        """A routed environment with so many replicas in each pool."""
         made = Environment(self, Route(self.key(), "127.0.0.1", free_port(), **route))
         self.router.ensure(made.route, 1)
-        for slot, count in ((Slot.BLUE, blue), (Slot.GREEN, green)):
+        pools: tuple[tuple[Pool, int], ...] = ((Slot.BLUE, blue), (Slot.GREEN, green), (CONTROL, control))
+        for pool, count in pools:
             if count:
-                made.fill(slot, count)
+                made.fill(pool, count)
         return made
 
     def start(self, name: str, port: int | None = None) -> Server:
@@ -146,22 +147,29 @@ class Answer:
 
 @dataclass
 class Environment:
-    """One environment of a rig. ``members`` are its servers by slot."""
+    """One environment of a rig. ``members`` are its servers by pool."""
 
     rig: Rig
     route: Route
-    members: dict[Slot, list[Server]] = field(default_factory=dict)
+    members: dict[Pool, list[Server]] = field(default_factory=dict)
 
     @property
     def key(self) -> EnvKey:
         return self.route.key
 
-    def fill(self, slot: Slot, count: int = 1) -> list[Server]:
-        names = [f"{self.key.service}.production.{slot}-{next(_numbers)}" for _ in range(count)]
+    def fill(self, pool: Pool, count: int = 1, release: str = "") -> list[Server]:
+        names = [f"{self.key.service}.production.{pool}-{next(_numbers)}" for _ in range(count)]
         servers = [self.rig.start(name) for name in names]
-        self.rig.router.add_servers(self.key, slot, servers, 1)
-        self.members.setdefault(slot, []).extend(servers)
+        self.rig.router.add_servers(self.key, pool, servers, 1, release)
+        self.members.setdefault(pool, []).extend(servers)
         return servers
+
+    def empty(self, pool: Pool) -> None:
+        """Take the pool's servers out and end them."""
+        servers = self.members.pop(pool)
+        self.rig.router.remove_servers(self.key, pool, [server.name for server in servers], 1)
+        for server in servers:
+            self.rig.kill(server.name)
 
     def get(self, path: str = "/", method: str = "GET", **headers: str) -> Answer:
         """One request on a connection of its own; header names with '_' for '-'."""
@@ -182,7 +190,7 @@ class Environment:
             connection.close()
 
     def slot(self, **headers: str) -> str:
-        """The slot that serves a request."""
+        """The pool that serves a request."""
         return self.get(**headers).seen["x-crossfade-slot"]
 
     @contextlib.contextmanager

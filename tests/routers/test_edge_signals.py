@@ -6,17 +6,22 @@ import os
 import signal
 import socket
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.errors import Unavailable
 from crossfade.domain.signal import Reading
-from crossfade.domain.traffic import Slot, Split
+from crossfade.domain.traffic import POOLS, Pool, Slot, Split
+from crossfade.domain.values import EVERYTHING, Weight
+from crossfade.fakes.signals import FakeSignals
 from crossfade.ports import Route
-from crossfade.signals.edge import EdgeSignals
+from crossfade.signals.edge import WINDOWS, EdgeSignals
 from crossfade.signals.statistics import cause_of, place_of, read_statistics
 from tests.routers.rig import Environment, Rig, WebSocket, free_port, until
 
@@ -217,8 +222,9 @@ def test_a_killed_edge_begins_a_new_segment(rig: Rig, signals: EdgeSignals) -> N
     before = counted(signals, shop, 1)
     assert rig.edge is not None
     os.kill(rig.edge.pid, signal.SIGKILL)
+    until(lambda: signals.read(shop.key).segment != before.segment)
     until(lambda: shop.get().status == 200)
-    after = until(lambda: signals.read(shop.key).total().requests and signals.read(shop.key))
+    after = until(lambda: (reading := signals.read(shop.key)).total().requests and reading)
     assert after.segment != before.segment
     assert after.since(before) == after
     assert after.total().requests < 5
@@ -242,6 +248,203 @@ def test_a_dead_edge_is_unavailable(monkeypatch: pytest.MonkeyPatch, rig: Rig) -
         lonely.read(rig.key())
     assert caught.value.hint
     assert lonely.failures(rig.key(), 0) == ()
+
+
+# --- business events
+
+
+def told(signals: EdgeSignals, shop: Environment, pool: Pool, name: str) -> Moments:
+    return signals.read(shop.key).events.get(pool, {}).get(name, Moments(0, 0, 0))
+
+
+def test_events_are_counted_exactly_over_reloads_under_load(rig: Rig, signals: EdgeSignals) -> None:
+    shop = rig.environment(control=1)
+    split = Split(Weight(3000)).with_control(Slot.BLUE, Weight(3000))
+    rig.router.set_split(shop.key, split, None, 1)
+    with shop.load(300, "/tells/sale=2.5,visit") as load:
+        for _ in range(3):
+            rig.router.ensure(Route(rig.key(), "127.0.0.1", free_port()), 1)
+            load.more(200)
+    assert load.nothing_failed()
+    reading = counted(signals, shop, load.count)
+    served = {pool.value: events["visit"] for pool, events in reading.events.items()}
+    assert served == {pool: Moments(n, n, n) for pool, n in load.slots.items()}
+    assert {pool.value: events["sale"] for pool, events in reading.events.items()} == {
+        pool: Moments(n, 2.5 * n, 6.25 * n) for pool, n in load.slots.items()
+    }
+    assert set(served) == {"blue", "green", "control"}
+    assert reading.control.requests == load.slots["control"]
+
+
+def test_an_event_of_a_request_that_went_to_another_pool_is_counted_there_only(rig: Rig, signals: EdgeSignals) -> None:
+    shop = rig.environment(blue=0)
+    answer = shop.get("/tells/sale")
+    assert "x-crossfade-event" not in answer.headers
+    reading = counted(signals, shop, 1)
+    assert reading.events == {Slot.GREEN: {"sale": Moments(1, 1, 1)}}
+
+
+def test_what_previews_tell_is_taken_out_and_not_counted(rig: Rig, signals: EdgeSignals) -> None:
+    shop = rig.environment()
+    rig.router.open_preview(shop.key, Slot.GREEN, "s" * 40, 1)
+    answer = shop.get("/tells/sale,!", X_Crossfade_Preview="s" * 40)
+    assert answer.seen["x-crossfade-slot"] == "green"
+    assert "x-crossfade-event" not in answer.headers
+    reading = counted(signals, shop, 1)
+    assert (reading.events, reading.refused) == ({}, {})
+
+
+def test_what_an_application_tells_with_a_failure_counts_too(rig: Rig, signals: EdgeSignals) -> None:
+    shop = rig.environment()
+    shop.get("/status/500", X_Say_Events="sale")
+    shop.get("/status/304", X_Say_Events="sale")
+    assert counted(signals, shop, 2).events == {Slot.BLUE: {"sale": Moments(2, 2, 2)}}
+
+
+def test_clients_can_tell_no_events(rig: Rig, signals: EdgeSignals) -> None:
+    shop = rig.environment()
+    assert "x-crossfade-event" not in shop.get(X_Crossfade_Event="sale=9").seen
+    assert counted(signals, shop, 1).events == {}
+
+
+def test_another_release_brings_its_own_names_and_nothing_that_was_counted_is_lost(rig: Rig) -> None:
+    shop = rig.environment(green=0)
+    signals = rig.signals()
+    rig.router.add_servers(shop.key, Slot.BLUE, shop.members[Slot.BLUE], 1, "r1")
+    for i in range(8):
+        shop.get(X_Say_Events=",".join(f"old-{8 * i + k}=3" for k in range(8)))
+    assert len(signals.read(shop.key).events[Slot.BLUE]) == 50
+    assert signals.read(shop.key).refused == {Slot.BLUE: 14}
+    rig.router.add_servers(shop.key, Slot.BLUE, shop.members[Slot.BLUE], 1, "r1")
+    shop.get(X_Say_Events="old-0=3, new")
+    assert signals.read(shop.key).refused == {Slot.BLUE: 15}
+    rig.router.add_servers(shop.key, Slot.BLUE, shop.members[Slot.BLUE], 1, "r2")
+    shop.get(X_Say_Events="old-0=3, new")
+    assert told(signals, shop, Slot.BLUE, "new") == Moments(1, 1, 1)
+    assert told(signals, shop, Slot.BLUE, "old-0") == Moments(3, 9, 27)
+    assert told(signals, shop, Slot.BLUE, "old-49") == Moments(1, 3, 9)
+    before = signals.read(shop.key)
+    signals.stop()
+    later = rig.signals()
+    assert later.read(shop.key).events == before.events
+    assert later.read(shop.key).refused == before.refused
+    later.stop()
+
+
+def test_more_sums_than_fit_a_buffer_of_the_edge_are_read_whole(rig: Rig, signals: EdgeSignals) -> None:
+    shops = [rig.environment(control=1) for _ in range(2)]
+    wanted = {f"{'n' * 37}-{i:02}" for i in range(50)}
+    for shop in shops:
+        for split in (BLUE, GREEN, BLUE.with_control(Slot.BLUE, EVERYTHING)):
+            rig.router.set_split(shop.key, split, None, 1)
+            for header in batched(sorted(wanted), 8):
+                shop.get(X_Say_Events=",".join(f"{name}=123456.123456" for name in header))
+    for shop in shops:
+        events = signals.read(shop.key).events
+        assert {pool: set(names) for pool, names in events.items()} == dict.fromkeys(POOLS, wanted)
+
+
+def batched(names: list[str], size: int) -> list[list[str]]:
+    return [names[i : i + size] for i in range(0, len(names), size)]
+
+
+def test_the_edge_reads_events_as_its_twin_does(rig: Rig, signals: EdgeSignals) -> None:
+    shop = rig.environment()
+    twin = FakeSignals()
+    twin.ensure(shop.key)
+    names = st.text("ab0_.-A ", max_size=6)
+    values = st.text("0123456789.-e x", max_size=8)
+    item = st.one_of(
+        st.sampled_from(["sale", "sale=1", "", " "]), names, st.builds("{}={}".format, names, values), st.text("=,;\t ")
+    )
+    lines = st.lists(st.lists(item, max_size=6).map(",".join), min_size=1, max_size=3)
+
+    @settings(max_examples=150, deadline=None, database=None)
+    @given(lines)
+    def same(said: list[str]) -> None:
+        twin.tell(shop.key, Slot.BLUE, "\n".join(said))
+        assert "x-crossfade-event" not in shop.get(X_Say_Events="|".join(said)).headers
+        edge, known = signals.read(shop.key), twin.read(shop.key)
+        assert edge.events == known.events
+        assert edge.refused == known.refused
+
+    same()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Unknown command: 'crossfade events'",
+        "shop.production.blue sale 1",
+        "shop.production.blue sale 1 nan 1",
+        "shop.production.blue sale -1 1 1",
+        "shop.production.red sale 1 1 1",
+        "shop.production.blue Sale 1 1 1",
+        "shop.production.blue sale 1 1 1 1",
+    ],
+)
+def test_odd_sums_of_events_are_read_as_nothing(text: str) -> None:
+    assert read_statistics("", "", text + "\n").events == {}
+
+
+# --- history
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.at = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.at
+
+
+def test_the_history_has_the_windows_in_which_the_release_served_and_outlives_the_server(rig: Rig) -> None:
+    shop = rig.environment()
+    clock = Clock()
+    signals = EdgeSignals(rig.folder, rig.run, every=0.05, now=clock)
+    signals.start()
+
+    def window(good: int, bad: int, seconds: float = 10.0) -> None:
+        """What is served, and then the end of a window."""
+        before = signals.read(shop.key)
+        for i in range(good + bad):
+            shop.get("/status/500" if i < bad else "/")
+        until(lambda: signals.read(shop.key).since(before).total().requests == good + bad)
+        clock.at += seconds
+        until(lambda: signals._windows.at == clock.at)
+
+    window(9, 9)  # nobody knows what was before it
+    window(4, 1)
+    window(0, 0)
+    window(2, 3)
+    window(5, 5, 60.0)  # one that nobody closed in time
+    history = signals.history(shop.key, Slot.BLUE)
+    assert (history.errors_per_10s, history.requests, history.seconds) == ((1.0, 3.0), 10, 20.0)
+    assert signals.history(shop.key, Slot.GREEN).errors_per_10s == ()
+    signals.stop()
+
+    signals = EdgeSignals(rig.folder, rig.run, every=0.05, now=clock)
+    assert signals.history(shop.key, Slot.BLUE).errors_per_10s == (1.0, 3.0)
+    signals.start()
+    window(1, 0)
+    window(1, 0)
+    signals.forget(shop.key, Slot.BLUE)
+    window(3, 0)  # not the whole of it is of this release
+    window(6, 2)
+    history = signals.history(shop.key, Slot.BLUE)
+    assert (history.errors_per_10s, history.requests) == ((2.0,), 8)
+    assert history.histogram is not None
+    until(lambda: (found := signals.history(shop.key, Slot.BLUE).histogram) and sum(found.counts) == 11)
+    signals.stop()
+
+
+def test_the_history_is_of_an_hour(rig: Rig) -> None:
+    shop = rig.environment()
+    signals = rig.signals()
+    kept = signals._windows.of.setdefault((shop.key, Slot.BLUE), deque(maxlen=WINDOWS))
+    kept.extend((1, i % 2) for i in range(1000))
+    assert len(signals.history(shop.key, Slot.BLUE).errors_per_10s) == 360
+    signals.stop()
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ from typing import Any
 import pytest
 
 from crossfade.domain.errors import CrossfadeError, Invalid, Refused, StorageFailed, Unavailable
-from crossfade.domain.traffic import Lease, Server, Slot, Split, Sticky, StickyBy
-from crossfade.domain.values import EnvKey, Weight
+from crossfade.domain.traffic import CONTROL, Lease, Pool, Server, Slot, Split, Sticky, StickyBy
+from crossfade.domain.values import EVERYTHING, EnvKey, Weight
 from crossfade.ports import Route
-from crossfade.routers.haproxy import HAProxyRouter, edge_command, prepare
+from crossfade.routers.haproxy import HAProxyRouter, config, edge_command, prepare
 from tests.routers.rig import Answer, Environment, Load, Rig, WebSocket, free_port, until
 
 BLUE, GREEN, HALF = Split.wholly(Slot.BLUE), Split.wholly(Slot.GREEN), Split(Weight(5000))
@@ -136,6 +136,162 @@ def test_without_stickiness_each_request_is_drawn_by_weight(rig: Rig) -> None:
     slots = [shop.slot() for _ in range(300)]
     assert 45 <= slots.count("green") <= 140  # 90 expected; a run in a billion is outside
     assert shop.get().cookie == ""
+
+
+# --- the control pool
+
+
+@pytest.fixture(scope="module")
+def trio(rig: Rig) -> Environment:
+    """One replica in each pool; each test sets the split it needs."""
+    return rig.environment(control=1)
+
+
+def compared(candidate: Slot, weight: int, share: int) -> Split:
+    return Split.giving(candidate, Weight(weight)).with_control(candidate.other, Weight(share))
+
+
+@pytest.mark.parametrize("candidate", Slot)
+@pytest.mark.parametrize(("weight", "share"), [(0, 1), (500, 500), (5000, 5000), (9000, 1000), (1, 9999), (9999, 0)])
+def test_the_edge_admits_each_bucket_where_the_split_says(
+    trio: Environment, candidate: Slot, weight: int, share: int
+) -> None:
+    wanted = compared(candidate, weight, share)
+    split(trio, wanted)
+    borders = {0, weight, 10_000 - weight, share, 10_000 - share, 10_000, 5000}
+    buckets = sorted({b + near for b in borders for near in (-1, 0)} & set(range(10_000)))
+    seen = {bucket: trio.slot(Cookie=f"cf-{trio.key.service}={bucket}") for bucket in buckets}
+    assert seen == {bucket: wanted.admits(bucket).value for bucket in buckets}
+
+
+def test_a_control_pool_gets_its_share_of_all_requests(rig: Rig) -> None:
+    shop = rig.environment(control=1, sticky=Sticky(StickyBy.NOTHING))
+    split(shop, compared(Slot.GREEN, 2000, 3000))
+    slots = [shop.slot() for _ in range(600)]
+    # 120 and 180 expected; less than a run in a billion is outside
+    assert 65 <= slots.count("green") <= 180
+    assert 115 <= slots.count("control") <= 250
+
+
+def test_a_control_alone_divides_the_traffic_too(trio: Environment) -> None:
+    split(trio, compared(Slot.GREEN, 0, 5000))
+    given = trio.get().cookie.split(";")[0]
+    assert given.startswith(f"cf-{trio.key.service}=")
+    assert len({trio.slot(Cookie=given) for _ in range(5)}) == 1
+    split(trio, BLUE.with_control(Slot.BLUE, EVERYTHING))
+    assert {trio.slot() for _ in range(5)} == {"control"}
+
+
+def test_a_control_comes_and_goes_under_load_and_no_request_fails(trio: Environment) -> None:
+    split(trio, BLUE)
+    with trio.load() as load:
+        for candidate in (Slot.GREEN, Slot.BLUE):
+            for weight, share in ((0, 500), (500, 500), (2500, 2500), (5000, 5000), (9000, 0), (10_000, 0)):
+                split(trio, compared(candidate, weight, share))
+                load.more(20)
+    assert load.nothing_failed()
+    assert set(load.slots) == {"blue", "green", "control"}
+
+
+def test_a_control_leaves_the_traffic_with_its_lease(trio: Environment) -> None:
+    with trio.load(100) as load:
+        everything = BLUE.with_control(Slot.BLUE, EVERYTHING)
+        trio.rig.router.set_split(trio.key, everything, Lease(time.time() + 1.0, BLUE), 1)
+        until(lambda: load.slots["control"] > 10)
+        until(lambda: trio.slot() == "blue")
+    assert load.nothing_failed()
+    assert trio.rig.router.read(trio.key).split == BLUE
+
+
+@pytest.mark.parametrize("candidate", Slot)
+def test_a_dead_control_pool_falls_to_the_baseline_even_with_requests_under_way(rig: Rig, candidate: Slot) -> None:
+    shop = rig.environment(control=1)
+    split(shop, Split.wholly(candidate.other).with_control(candidate.other, EVERYTHING))
+    with shop.load(200, "/slow/0.01") as load:
+        rig.kill(shop.members[CONTROL][0].name)
+        until(lambda: load.slots[candidate.other.value] > 50)
+    assert load.nothing_failed()
+    assert load.slots[candidate.value] == 0
+
+
+def test_a_control_pool_without_servers_leaves_its_requests_with_the_baseline(rig: Rig) -> None:
+    shop = rig.environment()
+    for candidate in Slot:
+        # The slot with more weight is not always the baseline's: the split says which one is.
+        split(shop, compared(candidate, 7000, 3000))
+        bucket = 9999 if candidate is Slot.GREEN else 0
+        assert shop.slot(Cookie=f"cf-{shop.key.service}={bucket}") == candidate.other.value
+
+
+def test_the_control_is_the_last_resort_of_an_environment_whose_slots_are_dead(rig: Rig) -> None:
+    shop = rig.environment(blue=0, green=0, control=1)
+    assert {shop.slot() for _ in range(3)} == {"control"}
+    rig.router.open_preview(shop.key, Slot.GREEN, SECRET, 1)
+    rig.router.ensure(replace(shop.route, request_timeout=1.0), 1)
+    assert shop.get(X_Crossfade_Preview=SECRET).status == 503, "a preview is no reason to go anywhere else"
+
+
+def test_an_environment_from_a_version_without_a_control_pool_gets_one_when_it_is_ensured(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = config._exit
+    monkeypatch.setattr(config, "POOLS", tuple(Slot))
+    monkeypatch.setattr(config, "_exit", lambda name: tuple(rule for rule in rules(name) if "control " not in rule))
+    shop = rig.environment()
+    server = rig.start(f"{shop.key.service}-control")
+    with pytest.raises(Unavailable, match="Deploy again"):
+        rig.router.add_servers(shop.key, CONTROL, [server], 1)
+    monkeypatch.undo()
+    split(shop, GREEN)
+    with shop.load() as load:
+        rig.router.ensure(shop.route, 1)
+        rig.router.add_servers(shop.key, CONTROL, [server], 1)
+    assert load.nothing_failed()
+    assert shop.slot() == "green"
+    written = (rig.folder / "haproxy.cfg").read_text()
+    rig.router.ensure(shop.route, 1)
+    assert (rig.folder / "haproxy.cfg").read_text() == written, "once"
+
+
+# --- releases
+
+
+def test_the_application_learns_its_release_and_clients_cannot_say_it(rig: Rig) -> None:
+    shop = rig.environment(blue=0, green=0)
+    releases: dict[Pool, str] = {Slot.BLUE: "r12", Slot.GREEN: "r13", CONTROL: "r12"}
+    for pool, number in releases.items():
+        shop.fill(pool, release=number)
+    generation = (rig.folder / "haproxy.cfg").read_text().split("generation ")[1].split('"')[0]
+    split(shop, compared(Slot.GREEN, 1000, 1000))
+
+    def release(bucket: int, **headers: str) -> tuple[str, str]:
+        seen = shop.get(Cookie=f"cf-{shop.key.service}={bucket}", **headers).seen
+        return seen["x-crossfade-slot"], seen["x-crossfade-release"]
+
+    spoofed = {"X_Crossfade_Release": "r99", "x_crossfade_slot": "green"}
+    for headers in ({}, spoofed):
+        assert release(0, **headers) == ("green", "r13")
+        assert release(5000, **headers) == ("blue", "r12")
+        assert release(9999, **headers) == ("control", "r12")
+    rig.router.add_servers(shop.key, Slot.GREEN, shop.members[Slot.GREEN], 1, "r14")
+    assert release(0) == ("green", "r14")
+    assert f'generation {generation}"' in (rig.folder / "haproxy.cfg").read_text(), "that was no reload"
+    rig.router.ensure(Route(rig.key(), "127.0.0.1", free_port()), 1)
+    assert release(0) == ("green", "r14")
+    kill_edge(rig, master=True)
+    answered(shop)
+    assert (release(0), release(9999)) == (("green", "r14"), ("control", "r12"))
+
+
+def test_a_request_that_went_to_another_pool_is_told_that_ones_release_or_none(rig: Rig) -> None:
+    shop = rig.environment(green=0)
+    green = shop.fill(Slot.GREEN, release="r7")[0]
+    split(shop, GREEN)
+    rig.kill(green.name)
+    until(lambda: rig.router.read(shop.key).servers[Slot.GREEN][0].status == "down")
+    assert "x-crossfade-release" not in shop.get().seen
+    rig.router.add_servers(shop.key, Slot.BLUE, shop.members[Slot.BLUE], 1, "r6")
+    assert shop.get().seen["x-crossfade-release"] == "r6"
 
 
 # --- preview and headers
@@ -402,20 +558,22 @@ def answered(environment: Environment) -> Answer:
 
 @pytest.mark.parametrize("master", [True, False], ids=["master", "worker"])
 def test_a_killed_edge_comes_back_from_disk_as_it_was(rig: Rig, master: bool) -> None:
-    shop = rig.environment(blue=2)
+    shop = rig.environment(blue=2, control=1)
     drained = shop.members[Slot.BLUE][0]
     lease = Lease(round(time.time() + 600, 2), BLUE)
     rig.router.drain_servers(shop.key, Slot.BLUE, [drained.name], 3)
     rig.router.open_preview(shop.key, Slot.GREEN, SECRET, 3)
-    rig.router.set_split(shop.key, Split(Weight(1234)), lease, 3)
+    wanted = compared(Slot.GREEN, 1234, 1000)
+    rig.router.set_split(shop.key, wanted, lease, 3)
     kill_edge(rig, master=master)
     answered(shop)
     state = rig.router.read(shop.key)
-    assert (state.split, state.lease, state.lapsed, state.fence) == (Split(Weight(1234)), lease, False, 3)
+    assert (state.split, state.lease, state.lapsed, state.fence) == (wanted, lease, False, 3)
     assert [s.status for s in state.servers[Slot.BLUE]] == ["draining", "up"]
     cookie = f"cf-{shop.key.service}="
     assert {shop.get(Cookie=cookie + "1234").name for _ in range(6)} == {shop.members[Slot.BLUE][1].name}
     assert shop.slot(Cookie=cookie + "1233") == "green"
+    assert shop.slot(Cookie=cookie + "9000") == "control"
     assert shop.slot(Cookie=cookie + "1234", X_Crossfade_Preview=SECRET) == "green"
     rig.router.add_servers(shop.key, Slot.BLUE, [drained], 3)
     assert {shop.get(Cookie=cookie + "1234").name for _ in range(6)} == {s.name for s in shop.members[Slot.BLUE]}
@@ -467,7 +625,7 @@ def test_an_environment_listens_where_it_says_and_nowhere_else(rig: Rig) -> None
 
 
 def test_a_taken_port_is_refused_by_number_and_nothing_changes(rig: Rig, shop: Environment) -> None:
-    config = (rig.folder / "haproxy.cfg").read_text()
+    written = (rig.folder / "haproxy.cfg").read_text()
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
@@ -476,21 +634,21 @@ def test_a_taken_port_is_refused_by_number_and_nothing_changes(rig: Rig, shop: E
         with pytest.raises(Refused, match=f"Port {port} .*another process"):
             rig.router.ensure(Route(key, "127.0.0.1", port), 1)
     assert key not in set(rig.router.keys())
-    assert (rig.folder / "haproxy.cfg").read_text() == config
+    assert (rig.folder / "haproxy.cfg").read_text() == written
     assert shop.get().status == 200
 
 
 def test_a_configuration_that_haproxy_refuses_leaves_the_edge_and_the_disk_as_they_were(
     rig: Rig, shop: Environment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = (rig.folder / "haproxy.cfg").read_text()
+    written = (rig.folder / "haproxy.cfg").read_text()
     monkeypatch.setattr("crossfade.routers.haproxy.config.LOG_FORMAT", "%[no_such_thing]")
     key = rig.key()
     with pytest.raises(Refused, match="no_such_thing"):
         rig.router.ensure(Route(key, "127.0.0.1", free_port()), 1)
     monkeypatch.undo()
     assert key not in set(rig.router.keys())
-    assert (rig.folder / "haproxy.cfg").read_text() == config
+    assert (rig.folder / "haproxy.cfg").read_text() == written
     assert shop.get().status == 200
 
 
@@ -644,9 +802,10 @@ def test_a_route_that_could_break_out_of_the_configuration_is_invalid(rig: Rig, 
         Server("a", "127.0.0.1 disabled", 80),
     ],
 )
-def test_a_server_that_could_break_out_of_a_command_is_invalid(shop: Environment, server: Server) -> None:
+@pytest.mark.parametrize("pool", [Slot.BLUE, CONTROL])
+def test_a_server_that_could_break_out_of_a_command_is_invalid(shop: Environment, server: Server, pool: Pool) -> None:
     with pytest.raises(Invalid):
-        shop.rig.router.add_servers(shop.key, Slot.BLUE, [server], 1)
+        shop.rig.router.add_servers(shop.key, pool, [server], 1)
 
 
 def test_names_with_dashes_are_environments_like_others(rig: Rig) -> None:

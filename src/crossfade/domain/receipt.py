@@ -80,9 +80,9 @@ def build(
         whole = last.since(begin)
         receipt["requests"] = whole.total().requests
         receipt["failed"] = whole.total().errors
-        receipt["retries"] = sum(c.retries for c in whole.slots.values())
+        receipt["retries"] = sum(c.retries for c in (*whole.slots.values(), whole.control))
         causes: Counter[str] = Counter()
-        for counters in (*whole.slots.values(), whole.edge):
+        for counters in (*whole.slots.values(), whole.control, whole.edge):
             causes.update(dict(counters.by_cause))
         receipt["failed_by_cause"] = dict(sorted(causes.items()))
         exposed = whole.slots.get(plan.slot)

@@ -47,7 +47,7 @@ class Latencies:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """One failed request: when it ended (epoch s), in which slot (None: the edge itself), and why.
+    """One failed request: when it ended (epoch s), in which slot or the control pool (None: the edge itself), and why.
 
     ``status`` is what the client got (0: nothing). ``cause`` is a name of `Counters.by_cause`; ``transport`` means
     that no answer of the application's came through: the connection was refused or broke, or there was no server.
@@ -66,8 +66,8 @@ class Reading:
 
     Differences are meaningful between readings of the same ``segment`` only; the segment changes when
     the source lost its counts. ``edge`` are requests that no slot served (no server, bad request). ``control`` is the
-    control pool, whose requests no slot counts. ``events`` are business events told in response headers, by pool and
-    name.
+    control pool, whose requests no slot counts. ``events`` are the business events that response headers told, by pool
+    and name; ``refused`` counts those that were malformed, or had one name too many.
     """
 
     at: float
@@ -78,6 +78,7 @@ class Reading:
     control: Counters = field(default_factory=Counters)
     control_latencies: Latencies = field(default_factory=Latencies)
     events: Mapping[Pool, Mapping[str, Moments]] = field(default_factory=dict)
+    refused: Mapping[Pool, int] = field(default_factory=dict)
 
     def since(self, earlier: Reading | None) -> Reading:
         """What came after ``earlier``; everything of this segment when the counts were lost in between."""
@@ -91,22 +92,21 @@ class Reading:
             {slot: h.since(earlier.latencies.get(slot, Latencies())) for slot, h in self.latencies.items()},
             self.control.since(earlier.control),
             self.control_latencies.since(earlier.control_latencies),
-            {
-                pool: {name: m.since(earlier.events.get(pool, {}).get(name)) for name, m in events.items()}
-                for pool, events in self.events.items()
-            },
+            {pool: _newer(events, earlier.events.get(pool, {})) for pool, events in self.events.items()},
+            {pool: max(0, n - earlier.refused.get(pool, 0)) for pool, n in self.refused.items()},
         )
 
-    def facts(self, slot: Slot) -> ArmFacts:
-        """This reading's counts of one slot, as the judge takes them."""
-        counters = self.slots.get(slot, Counters())
-        histogram = self.latencies.get(slot, Latencies())
+    def facts(self, pool: Pool) -> ArmFacts:
+        """This reading's counts of one slot or of the control pool, as the judge takes them."""
+        counters, histogram = self.control, self.control_latencies
+        if isinstance(pool, Slot):
+            counters, histogram = self.slots.get(pool, Counters()), self.latencies.get(pool, Latencies())
         return ArmFacts(
             counters.requests, counters.errors, histogram.quantile(0.5), histogram.quantile(0.99), histogram.samples
         )
 
     def total(self) -> ArmFacts:
-        """Both slots and the edge's own answers together."""
+        """Both slots, the control pool and the edge's own answers together."""
         counters = self.edge.plus(self.control)
         histogram = self.control_latencies
         for slot in self.slots:
@@ -115,3 +115,8 @@ class Reading:
         return ArmFacts(
             counters.requests, counters.errors, histogram.quantile(0.5), histogram.quantile(0.99), histogram.samples
         )
+
+
+def _newer(events: Mapping[str, Moments], earlier: Mapping[str, Moments]) -> Mapping[str, Moments]:
+    fresh = {name: moments.since(earlier.get(name)) for name, moments in events.items()}
+    return {name: moments for name, moments in fresh.items() if moments.n}

@@ -56,8 +56,9 @@ class Split:
     control_of: Slot = Slot.BLUE
 
     def __post_init__(self) -> None:
-        if self.control.bp > self.of(self.control_of).bp:
-            raise Invalid("control", str(self.control), f"at most the weight of {self.control_of}")
+        own = self.of(self.control_of)
+        if self.control.bp > own.bp:
+            raise Invalid("control", str(self.control), f"at most the weight of {self.control_of} ({own})")
         if not self.control.bp and self.control_of is not Slot.BLUE:
             object.__setattr__(self, "control_of", Slot.BLUE)  # without a control, nothing is taken from anybody
 
@@ -78,28 +79,44 @@ class Split:
         return cls.giving(slot, EVERYTHING)
 
     def with_control(self, slot: Slot, share: Weight) -> Split:
-        """The same, with a control pool that takes ``share`` of all requests out of those of ``slot``."""
+        """The same, with a control pool that takes ``share`` of all requests out of those of ``slot``, the baseline.
+
+        Raises Invalid when the slot has not so much.
+        """
         return Split(self.green, share, slot)
 
     @property
+    def without_control(self) -> Split:
+        return Split(self.green)
+
+    @property
     def code(self) -> int:
-        """Green's weight and the control's share and side in one number, as the edge keeps it; green's when alone."""
+        """Green's weight and the control's share and side in one number, as the edge keeps it; green's when alone.
+
+        From there: ``code % 10001`` is green's weight; of ``code // 10001`` the lowest bit says that the control is
+        green's, the rest is its share.
+        """
         if not self.control.bp:
             return self.green.bp
         return self.green.bp + (FULL + 1) * (2 * self.control.bp + (self.control_of is Slot.GREEN))
 
     @classmethod
     def from_code(cls, code: int) -> Self:
-        """From `code`. Raises Invalid."""
+        """From `code`. Raises Invalid for a number that is none."""
         rest, green = divmod(code, FULL + 1)
         share, of_green = divmod(rest, 2)
-        return cls(Weight(green), Weight(share), Slot.GREEN if of_green else Slot.BLUE)
+        split = cls(Weight(green), Weight(share), Slot.GREEN if of_green else Slot.BLUE)
+        if split.code != code:
+            raise Invalid("split", code, "green's weight with the control's share and side")
+        return split
 
     def admits(self, bucket: int) -> Pool:
-        """The pool that serves a bucket 0 … 9999: green below its weight, else blue; the control has the other end.
+        """The pool that serves a bucket 0 … 9999: green below its weight, else blue; the control has the far end.
 
         Buckets are admitted to green from the bottom and to blue from the top, so raising either
-        slot's weight never evicts a bucket that it already serves.
+        slot's weight never evicts a bucket that it already serves. The control takes its slot's buckets from the end
+        that the other slot comes to last, so it never has a bucket of the other slot's, and raising its share evicts
+        none that it already serves.
         """
         if not 0 <= bucket < FULL:
             raise Invalid("bucket", bucket, "a whole number from 0 to 9999")
@@ -126,10 +143,17 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """Until ``expires`` (epoch seconds) the split may stand; after it the edge itself returns to ``fallback``."""
+    """Until ``expires`` (epoch seconds) the split may stand; after it the edge itself returns to ``fallback``.
+
+    That has no control pool: whoever compared is not there any more.
+    """
 
     expires: float
     fallback: Split
+
+    def __post_init__(self) -> None:
+        if self.fallback.control.bp:
+            raise Invalid("lease fallback", str(self.fallback), "a split without a control pool")
 
 
 class StickyBy(enum.StrEnum):

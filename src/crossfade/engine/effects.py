@@ -144,7 +144,7 @@ class Effects:
         servers = [Server(r.name, r.host, r.port) for r in self._parts.runtime.replicas(key) if r.name in names]
         if len(servers) < len(names) or not servers:
             raise NotFound(f"{number} has {len(servers)} of {len(names)} replicas in slot {slot}.")
-        self._parts.router.add_servers(key, slot, servers, fence)
+        self._parts.router.add_servers(key, slot, servers, fence, str(number))
 
     # --- fresh replicas of the baseline
 
@@ -174,7 +174,8 @@ class Effects:
                 detail = last_lines(parts, names)
                 raise ProbeFailed(f"fresh replicas of {number} did not get healthy: {faults[0]}", detail)
             waiting.wait(release.config.check_interval)
-        parts.router.add_servers(key, CONTROL, [Server(r.name, r.host, r.port) for r in replicas], fence)
+        servers = [Server(r.name, r.host, r.port) for r in replicas]
+        parts.router.add_servers(key, CONTROL, servers, fence, str(number))
 
     def _discard_control(self, state: Rollout, number: ReleaseNumber, fence: int) -> None:
         parts, key = self._parts, state.plan.key

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from crossfade.domain.errors import CrossfadeError, Invalid, NotFound, Refused, StaleFence, Unavailable
 from crossfade.domain.traffic import POOLS, Lease, Pool, Server, Slot, Split
-from crossfade.domain.values import EnvKey
+from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.ports import EdgeState, Route, ServerStatus
 
 
@@ -19,7 +19,8 @@ class _Environment:
     split: Split = field(default_factory=lambda: Split.wholly(Slot.BLUE))
     lease: Lease | None = None
     lapsed: bool = False
-    servers: dict[Pool, dict[str, ServerStatus]] = field(default_factory=lambda: {slot: {} for slot in POOLS})
+    servers: dict[Pool, dict[str, ServerStatus]] = field(default_factory=lambda: {pool: {} for pool in POOLS})
+    releases: dict[Pool, str] = field(default_factory=dict)
     preview: tuple[Slot, str] | None = None
     held_until: float = 0.0
 
@@ -65,9 +66,12 @@ class FakeRouter:
             self._environments.pop(key, None)
             self._accept(key, fence)
 
-    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int) -> None:
+    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int, release: str = "") -> None:
+        if release:
+            ReleaseNumber.parse(release)
         with self._lock:
-            here = self._turn(key, fence).servers[slot]
+            environment = self._turn(key, fence)
+            here = environment.servers[slot]
             for server in servers:
                 known = here.get(server.name)
                 if known is None or known.server != server:
@@ -75,6 +79,8 @@ class FakeRouter:
             missing = [server.name for server in servers if not self.reachable(server)]
             if missing:
                 raise Unavailable(f"The edge does not reach {', '.join(missing)}.", servers=missing)
+            if release:
+                environment.releases[slot] = release
             for server in servers:
                 here[server.name] = ServerStatus(server, "up", 0)
 
@@ -87,10 +93,13 @@ class FakeRouter:
 
     def remove_servers(self, key: EnvKey, slot: Pool, names: Sequence[str], fence: int) -> None:
         with self._lock:
-            here = self._turn(key, fence).servers[slot]
+            environment = self._turn(key, fence)
+            here = environment.servers[slot]
             for name in names:
                 here.pop(name, None)
                 self.sessions.pop(name, None)
+            if not here:
+                environment.releases.pop(slot, None)
 
     def set_split(self, key: EnvKey, split: Split, lease: Lease | None, fence: int) -> None:
         with self._lock:
@@ -133,6 +142,7 @@ class FakeRouter:
             servers = {
                 slot: tuple(replace(s, sessions=self.sessions.get(name, 0)) for name, s in found.items())
                 for slot, found in here.servers.items()
+                if isinstance(slot, Slot) or found
             }
             return EdgeState(here.route, here.split, here.lease, here.lapsed, servers, self._fences.get(key, 0))
 
@@ -144,6 +154,11 @@ class FakeRouter:
         """The open preview: its slot and secret."""
         with self._lock:
             return self._environment(key).preview
+
+    def release(self, key: EnvKey, pool: Pool) -> str:
+        """What a request to the pool says of its release: empty when nobody said."""
+        with self._lock:
+            return self._environment(key).releases.get(pool, "")
 
     def _turn(self, key: EnvKey, fence: int) -> _Environment:
         self._pass(key, fence)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from crossfade.domain.analysis import latency
 from crossfade.domain.analysis.sample import History, Moments
 from crossfade.domain.errors import CrossfadeError, NotFound
+from crossfade.domain.events import LARGEST_VALUE, MOST_NAMES
 from crossfade.domain.signal import Failure, Latencies, Reading
 from crossfade.domain.traffic import CONTROL, Counters, Pool, Slot
 from crossfade.domain.values import EnvKey
 
 TRANSPORT = frozenset({"connect", "response", "broken", "no-server"})
+MOST_EVENTS: Final = 8
+"""Of one answer."""
+
+LONGEST: Final = 1024
+"""Characters of one header line."""
+
+_EVENT = re.compile(r"([a-z][a-z0-9_.-]{0,39})(?:=((?=.{1,32}$)-?[0-9]+\.?[0-9]*))?")
 
 
 class FakeSignals:
@@ -29,10 +39,11 @@ class FakeSignals:
         self._counters: dict[tuple[EnvKey, Pool | None], Counters] = {}
         self._latencies: dict[tuple[EnvKey, Pool], Latencies] = {}
         self._events: dict[tuple[EnvKey, Pool], dict[str, Moments]] = {}
+        self._refused: Counter[tuple[EnvKey, Pool]] = Counter()
         self._failures: list[tuple[EnvKey, Failure]] = []
-        self._past: dict[tuple[EnvKey, Slot], Counters] = {}
-        self._past_latencies: dict[tuple[EnvKey, Slot], Latencies] = {}
-        self._began: dict[tuple[EnvKey, Slot], float] = {}
+        self._past: dict[tuple[EnvKey, Pool], Counters] = {}
+        self._past_latencies: dict[tuple[EnvKey, Pool], Latencies] = {}
+        self._began: dict[tuple[EnvKey, Pool], float] = {}
 
     def ensure(self, key: EnvKey) -> None:
         """From now on the environment exists, with nothing served."""
@@ -70,6 +81,7 @@ class FakeSignals:
             self._counters.clear()
             self._latencies.clear()
             self._events.clear()
+            self._refused.clear()
             self._past.clear()
             self._past_latencies.clear()
 
@@ -85,16 +97,28 @@ class FakeSignals:
                 self._counters.get((key, CONTROL), Counters()),
                 self._latencies.get((key, CONTROL), Latencies()),
                 {pool: dict(events) for (k, pool), events in self._events.items() if k == key},
+                {pool: n for (k, pool), n in self._refused.items() if k == key},
             )
 
-    def tell(self, key: EnvKey, pool: Pool, name: str, value: float = 1.0) -> None:
-        """An answer of the pool has told of a business event."""
+    def tell(self, key: EnvKey, pool: Pool, header: str) -> None:
+        """An answer of the pool had this ``X-Crossfade-Event`` (lines of it are joined by a newline)."""
         with self._lock:
-            known = self._events.setdefault((key, pool), {})
-            before = known.get(name, Moments(0, 0.0, 0.0))
-            known[name] = Moments(before.n + 1, before.sum + value, before.sum_sq + value * value)
+            room = MOST_EVENTS
+            for word in _words(header):
+                match = _EVENT.fullmatch(word)
+                value = float(match[2] or 1) if match else 0.0
+                known = self._events.get((key, pool), {})
+                if not match or abs(value) > LARGEST_VALUE or not room:
+                    self._refused[key, pool] += 1
+                    continue
+                room -= 1
+                if match[1] not in known and len(known) >= MOST_NAMES:
+                    self._refused[key, pool] += 1
+                    continue
+                sums = known.get(match[1], Moments(0, 0.0, 0.0)).plus(Moments(1, value, value * value))
+                self._events[key, pool] = {**known, match[1]: sums}
 
-    def history(self, key: EnvKey, slot: Slot) -> History:
+    def history(self, key: EnvKey, slot: Pool) -> History:
         with self._lock:
             if self.fails_with is not None:
                 raise self.fails_with
@@ -104,7 +128,7 @@ class FakeSignals:
             seconds = self._now() - self._began.get((key, slot), self._now())
             return History(counters.requests, counters.errors, (), known.histogram(), seconds)
 
-    def forget(self, key: EnvKey, slot: Slot) -> None:
+    def forget(self, key: EnvKey, slot: Pool) -> None:
         with self._lock:
             self._past[key, slot] = self._counters.get((key, slot), Counters())
             self._past_latencies[key, slot] = self._latencies.get((key, slot), Latencies())
@@ -126,3 +150,12 @@ class FakeSignals:
             raise self.fails_with
         if key not in self._keys:
             raise NotFound(f"The edge has no environment {key}.", hint="Deploy it first.")
+
+
+def _words(header: str) -> Iterator[str]:
+    """What stands between the commas; a line that is too long is one word, which is no event."""
+    for line in header.split("\n"):
+        if len(line) > LONGEST:
+            yield line
+        else:
+            yield from (word for item in line.split(",") if (word := item.strip(" \t")))

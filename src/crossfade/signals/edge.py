@@ -5,6 +5,9 @@ long as it has any it is asked too. To get its last count, one connection to it 
 exiting before it was read. So counts go on over reloads. They are lost when the edge is killed, and when it
 reloads while nobody reads: then the segment changes.
 
+Business events that applications tell in response headers are summed by edge.lua, and carried over reloads like the
+counters. There a pool that gets another release begins anew: what it had before is kept here.
+
 Latencies and failures are log lines in two rings in the edge's memory, followed over the same socket. A ring costs a
 request no system call, waits for nobody, and still has the last thousands of failures for a reader that was away.
 """
@@ -20,7 +23,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -29,9 +32,12 @@ from crossfade.domain.analysis import latency
 from crossfade.domain.analysis.sample import History, Moments
 from crossfade.domain.errors import NotFound, Unavailable
 from crossfade.domain.signal import Failure, Latencies, Reading
-from crossfade.domain.traffic import CONTROL, POOLS, Counters, Slot, pool_of
+from crossfade.domain.traffic import CONTROL, POOLS, Counters, Pool, Slot, pool_of
 from crossfade.domain.values import EnvKey
 from crossfade.signals.statistics import (
+    EVENTS,
+    REFUSED,
+    Events,
     Place,
     Statistics,
     Worker,
@@ -44,7 +50,6 @@ from crossfade.signals.statistics import (
 )
 
 SOCKET: Final = "edge.sock"
-EVENTS: Final = "crossfade events"
 FILE: Final = "signals.json"
 PATIENCE: Final = 3.0
 REMEMBERED: Final = 20_000
@@ -54,6 +59,9 @@ WINDOW: Final = 10.0
 
 WINDOWS: Final = 360
 """How many are remembered: an hour."""
+
+NAMES: Final = 200
+"""Names of business events of one pool that are remembered after its worker, or its release, has gone."""
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +85,7 @@ class EdgeSignals:
         self._base: dict[Place, Counters] = {}
         self._histograms: dict[Place, dict[int, int]] = {}
         self._failures: dict[EnvKey, deque[Failure]] = {}
-        self._event_base: dict[Place, dict[str, Moments]] = {}
+        self._events: Events = {}
         self._windows = _Windows(now())
         self._saved_at = 0.0
         self._dirty = False
@@ -107,7 +115,7 @@ class EdgeSignals:
                 histograms,
                 self._total((key, CONTROL)),
                 Latencies(tuple(sorted(self._histograms.get((key, CONTROL), {}).items()))),
-                {pool: events for pool in POOLS if (events := self._events((key, pool)))},
+                *self._told(key),
             )
 
     def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
@@ -117,7 +125,7 @@ class EdgeSignals:
             self._pump()
             return tuple(sorted((f for f in self._failures.get(key, ()) if f.at > since), key=lambda f: f.at))
 
-    def history(self, key: EnvKey, slot: Slot) -> History:
+    def history(self, key: EnvKey, slot: Pool) -> History:
         with self._lock:
             with contextlib.suppress(Unavailable):
                 self._poll(0.0)
@@ -134,13 +142,14 @@ class EdgeSignals:
             known = known.since(self._windows.latencies.get(place, Latencies()))
             return History(requests, errors, tuple(float(x) for _, x in whole), known.histogram(), seconds)
 
-    def forget(self, key: EnvKey, slot: Slot) -> None:
+    def forget(self, key: EnvKey, slot: Pool) -> None:
         with self._lock:
             with contextlib.suppress(Unavailable):
                 self._poll(0.0)
             place = (key, slot)
             self._windows.of.pop(place, None)
             self._windows.began[place] = self._total(place)
+            self._windows.short.add(place)
             self._windows.latencies[place] = Latencies(tuple(sorted(self._histograms.get(place, {}).items())))
 
     # --- the reader
@@ -203,10 +212,12 @@ class EdgeSignals:
             total = self._total(place)
             began = windows.began.get(place)
             fresh = total.since(began) if began is not None and total.requests >= began.requests else None
-            if whole and place[1] is not None and fresh is not None and fresh.requests:
+            known = place[1] is not None and place not in windows.short
+            if whole and known and fresh is not None and fresh.requests:
                 windows.of.setdefault(place, deque(maxlen=WINDOWS)).append((fresh.requests, fresh.errors))
             windows.began[place] = total
         windows.at = now
+        windows.short.clear()
         self._dirty = True
 
     # --- counters
@@ -248,7 +259,7 @@ class EdgeSignals:
             self._segment = f"{worker.started}-{worker.pid}-{os.urandom(3).hex()}"
             self._base.clear()
             self._histograms.clear()
-            self._event_base.clear()
+            self._events.clear()
             self._windows.began.clear()
             self._windows.latencies.clear()
         # All samples of a worker that began while this reader was there are new to it.
@@ -286,6 +297,11 @@ class EdgeSignals:
 
     def _heard(self, followed: _Followed, statistics: Statistics) -> None:
         """Take a worker's newest counts, and remember the failures among them that no log line tells of."""
+        for place, events in followed.statistics.events.items():
+            still = statistics.events.get(place, {})
+            gone = {name: m for name, m in events.items() if name not in still or still[name].n < m.n}
+            _add(self._events, place, gone)
+            self._dirty |= bool(gone)
         followed.statistics = statistics
         for place, silent in statistics.silent.items():
             known = followed.silent.get(place, silent if followed.was_running else 0)
@@ -293,18 +309,29 @@ class EdgeSignals:
             kept.extend([failure(self._now(), place[1], 0, "response")] * (silent - known))
             followed.silent[place] = max(known, silent)
 
-    def _events(self, place: Place) -> dict[str, Moments]:
-        total = dict(self._event_base.get(place, {}))
-        for followed in self._followed.values():
-            for name, moments in followed.statistics.events.get(place, {}).items():
-                total[name] = _plus(total.get(name), moments)
+    def _told(self, key: EnvKey) -> tuple[dict[Pool, dict[str, Moments]], dict[Pool, int]]:
+        """All business events of an environment, and how many were refused, by pool."""
+        told, refused = {}, {}
+        total = self._all_events(self._followed.values())
+        for pool in POOLS:
+            found = dict(total.get((key, pool), {}))
+            if REFUSED in found:
+                refused[pool] = int(found.pop(REFUSED).n)
+            if found:
+                told[pool] = found
+        return told, refused
+
+    def _all_events(self, workers: Iterable[_Followed]) -> Events:
+        """What was kept and what these workers have."""
+        total = {place: dict(events) for place, events in self._events.items()}
+        for followed in workers:
+            for place, events in followed.statistics.events.items():
+                _add(total, place, events)
         return total
 
     def _keep(self, followed: _Followed) -> None:
         for place, events in followed.statistics.events.items():
-            kept = self._event_base.setdefault(place, {})
-            for name, moments in events.items():
-                kept[name] = _plus(kept.get(name), moments)
+            _add(self._events, place, events)
         for place in followed.statistics.counters:
             self._base[place] = self._base.get(place, Counters()).plus(followed.count(place))
 
@@ -363,17 +390,11 @@ class EdgeSignals:
     def _save(self) -> None:
         """What another process needs to go on counting. Best effort: without it, a new segment begins."""
         base = dict(self._base)
-        for identity, followed in self._followed.items():
-            if identity != self._current:
-                for place in followed.statistics.counters:
-                    base[place] = base.get(place, Counters()).plus(followed.count(place))
-        events = {place: dict(known) for place, known in self._event_base.items()}
-        for identity, followed in self._followed.items():
-            if identity != self._current:
-                for place, found in followed.statistics.events.items():
-                    for name, moments in found.items():
-                        kept = events.setdefault(place, {})
-                        kept[name] = _plus(kept.get(name), moments)
+        old = [followed for identity, followed in self._followed.items() if identity != self._current]
+        for followed in old:
+            for place in followed.statistics.counters:
+                base[place] = base.get(place, Counters()).plus(followed.count(place))
+        events = self._all_events(old)
         data = {
             "events": [[*_name(p), n, m.n, m.sum, m.sum_sq] for p, known in events.items() for n, m in known.items()],
             "segment": self._segment,
@@ -400,7 +421,11 @@ class EdgeSignals:
                 _place(k, s): Counters(r, e, n, 0, tuple(map(tuple, causes))) for k, s, r, e, n, causes in data["base"]
             }
             histograms = {_place(k, s): {int(b): int(n) for b, n in counts} for k, s, counts in data["histograms"]}
+            events: Events = {}
+            for k, s, name, *sums in data.get("events", ()):
+                events.setdefault(_place(k, s), {})[str(name)] = Moments(*map(float, sums))
             if worker:
+                self._events = events
                 self._known = (int(worker[0]), int(worker[1]))
                 self._segment, self._base, self._histograms = str(data["segment"]), base, histograms
                 for k, s, kept in data.get("windows", ()):
@@ -408,8 +433,6 @@ class EdgeSignals:
                 for k, s, counts in data.get("before", ()):
                     known = tuple((int(b), int(n)) for b, n in counts)
                     self._windows.latencies[_place(k, s)] = Latencies(known)
-                for k, s, name, *sums in data.get("events", ()):
-                    self._event_base.setdefault(_place(k, s), {})[str(name)] = Moments(*map(float, sums))
         except (OSError, ValueError, KeyError, TypeError):
             pass  # counted anew, in a new segment
 
@@ -417,13 +440,15 @@ class EdgeSignals:
 class _Windows:
     """The history of slots: ``of`` each its (requests, errors) of whole windows; since ``at`` the present one counts,
 
-    from ``began``. ``latencies`` are those of releases that were in the slot before.
+    from ``began``; of places that are ``short`` not from its beginning. ``latencies`` are those of releases that were in
+    the slot before.
     """
 
     def __init__(self, at: float) -> None:
         self.at = at
         self.of: dict[Place, deque[tuple[int, int]]] = {}
         self.began: dict[Place, Counters] = {}
+        self.short: set[Place] = set()
         self.latencies: dict[Place, Latencies] = {}
 
 
@@ -531,10 +556,13 @@ class _Session:
         self.close()
 
 
-def _plus(one: Moments | None, other: Moments) -> Moments:
-    if one is None:
-        return other
-    return Moments(one.n + other.n, one.sum + other.sum, one.sum_sq + other.sum_sq)
+def _add(total: Events, place: Place, events: Mapping[str, Moments]) -> None:
+    kept = total.setdefault(place, {})
+    for name, moments in events.items():
+        kept[name] = kept[name].plus(moments) if name in kept else moments
+    for name in list(kept)[: max(0, len(kept) - NAMES)]:
+        if name not in events:
+            del kept[name]
 
 
 def _name(place: Place) -> tuple[str, str]:

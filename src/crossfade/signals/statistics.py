@@ -24,13 +24,24 @@ from crossfade.domain.traffic import Counters, Pool, pool_of
 from crossfade.domain.values import EnvKey
 
 Place = tuple[EnvKey, Pool | None]
-"""Where something was counted; without a slot, by the edge itself."""
+"""Where something was counted; without a pool, by the edge itself."""
+
+Events = dict[Place, dict[str, Moments]]
+"""Business events by pool and name. Those named `REFUSED` were malformed, or had one name too many."""
+
+EVENTS: Final = "crossfade events"
+"""What is asked for them."""
+
+REFUSED: Final = "-"
 
 HOP: Final = "_elsewhere"
 EDGE_ANSWERS: Final = {502: "response", 503: "connect", 504: "timeout"}
 TRANSPORT: Final = frozenset({"connect", "response", "broken", "no-server"})
 
 _VARIABLE = re.compile(r"^proc\.e(50[234])\.(\S+): type=sint value=<(\d+)>", re.MULTILINE)
+_EVENT = re.compile(
+    r"^(\S+) (-|[a-z][a-z0-9_.-]{0,39}) (\d+) (-?[\d.]+(?:e[+-]?\d+)?) ([\d.]+(?:e[+-]?\d+)?)$", re.MULTILINE
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ class Statistics:
     counters: Mapping[Place, Counters] = field(default_factory=dict)
     present: frozenset[EnvKey] = frozenset()
     silent: Mapping[Place, int] = field(default_factory=dict)
-    events: Mapping[Place, Mapping[str, Moments]] = field(default_factory=dict)
+    events: Events = field(default_factory=dict)
 
 
 def read_worker(info: str) -> Worker:
@@ -88,13 +99,13 @@ def variables_wanted(stat: str) -> tuple[str, ...]:
     )
 
 
-def read_events(text: str) -> dict[Place, dict[str, Moments]]:
-    """Business events from `crossfade events`; lines that are none are passed over."""
-    found: dict[Place, dict[str, Moments]] = {}
-    for line in text.splitlines():
-        match line.split():
-            case [proxy, name, n, total, squares] if (place := place_of(proxy)) is not None:
-                found.setdefault(place, {})[name] = Moments(int(n), float(total), float(squares))
+def read_events(text: str) -> Events:
+    """From the answer to `EVENTS`; lines that are none are passed over."""
+    found: Events = {}
+    for proxy, name, *sums in _EVENT.findall(text):
+        place = place_of(proxy)
+        if place is not None:
+            found.setdefault(place, {})[name] = Moments(*map(float, sums))
     return found
 
 

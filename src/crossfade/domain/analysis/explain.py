@@ -211,7 +211,7 @@ def _rate(asked: Asked) -> Told:
 def _limit(metric: Metric, base: float) -> str:
     if metric.ratio and metric.ratio * base > base + metric.margin:
         return f"{metric.ratio:g} times as many"
-    return f"{metric.margin * 100:.3g} pp more"
+    return f"{round(metric.margin * 100, 3):g} pp more"
 
 
 def _missing_requests(judge: Judge, metric: Metric, pb: float, pc: float) -> str:
@@ -239,7 +239,7 @@ def _latency(asked: Asked) -> Told:
         at = int(np.searchsorted(found.edges, edge))
         above, above_b = (1 - np.cumsum(side)[at] / side.sum() for side in (found.candidate, found.baseline))
         text += f"; {percent(above)} took over {ms(edge)} against {percent(above_b)}"
-    return f"{text}; limit {metric.margin * 100:.3g} % slower{_end(finding)}", qb, qc, None, None
+    return f"{text}; limit {round(metric.margin * 100, 3):g} % slower{_end(finding)}", qb, qc, None, None
 
 
 def _mean(asked: Asked) -> Told:
@@ -262,7 +262,7 @@ def _mean(asked: Asked) -> Told:
         low, high = mc - mb - half, mc - mb + half
         text += f"; the difference is {low:.3g} to {high:.3g} with 95 % confidence at every moment"
     worse = {Direction.RISE: "more", Direction.DROP: "less", Direction.EITHER: "more or less"}[metric.direction]
-    return f"{text}; limit {metric.margin * 100:.3g} % {worse}{_end(finding)}", mb, mc, low, high
+    return f"{text}; limit {round(metric.margin * 100, 3):g} % {worse}{_end(finding)}", mb, mc, low, high
 
 
 def dispersion(judge: Judge, state: Evidence) -> float:

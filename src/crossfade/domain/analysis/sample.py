@@ -22,6 +22,9 @@ class Moments:
     sum: float
     sum_sq: float
 
+    def plus(self, other: Moments) -> Moments:
+        return Moments(self.n + other.n, self.sum + other.sum, self.sum_sq + other.sum_sq)
+
     def since(self, earlier: Moments | None) -> Moments:
         """What came after ``earlier``; all when its source began anew."""
         if earlier is None or self.n < earlier.n:

@@ -1,11 +1,12 @@
 """The edge's configuration and maps as text. Pure: the same state gives the same files.
 
-For each environment there is one frontend (its bind) and one backend a slot. What a request goes through:
+For each environment there is one frontend (its bind) and one backend a pool: both slots and the control pool. What a
+request goes through:
 
 1. the preview, if it knows the secret; 2. a hold, if there is one; 3. its bucket, if traffic is divided;
-4. its slot's backend. If that has no usable server, the backend's only backup server takes the request to the
-edge's own frontend `_elsewhere`, which looks for a server in the other slot or waits a little. So a request that
-was under way when the last server of its slot died is not lost either, and the usual path pays nothing for it.
+4. its pool's backend. If that has no usable server, the backend's only backup server takes the request to the
+edge's own frontend `_elsewhere`, which looks for a server in the other pools or waits a little. So a request that
+was under way when the last server of its pool died is not lost either, and the usual path pays nothing for it.
 
 Requests are logged into rings in memory: a share of all, for latencies, and every one that did not go well. Nothing
 is written or sent unless somebody reads. Log lines hold only what the edge itself made: no client can put anything
@@ -22,13 +23,15 @@ from pathlib import Path
 from typing import Final
 
 from crossfade.domain.errors import Invalid
-from crossfade.domain.traffic import CONTROL, Pool, Server, Slot, Sticky, StickyBy
+from crossfade.domain.traffic import POOLS, Pool, Server, Slot, Sticky, StickyBy
+from crossfade.domain.values import ReleaseNumber
 from crossfade.ports import Route
 from crossfade.routers.haproxy.state import WEIGHTS, EnvironmentState, State, encode_weights, name_of
 
 CONFIG: Final = "haproxy.cfg"
 PREVIEWS: Final = "previews.map"
 HOLDS: Final = "holds.map"
+RELEASES: Final = "releases.map"
 LUA: Final = "edge.lua"
 
 WORKER_SOCKET: Final = "edge.sock"
@@ -106,6 +109,12 @@ def check_server(server: Server) -> None:
         raise Invalid(f"port of {server.name}", server.port, "a whole number from 1 to 65535")
 
 
+def check_release(release: str) -> None:
+    """Of a pool; empty when it is not said. Raises Invalid."""
+    if release:
+        ReleaseNumber.parse(release)
+
+
 def check_secret(secret: str) -> None:
     """Raises Invalid, which does not repeat the secret."""
     if not _SECRET.fullmatch(secret):
@@ -136,16 +145,18 @@ def render(state: State, run: Path, options: Options) -> str:
 
 def render_maps(state: State) -> Mapping[str, str]:
     """The files that change with the traffic."""
-    previews, holds = [], []
+    previews, holds, releases = [], [], []
     for key, environment in sorted(state.environments.items()):
         name = name_of(key)
         if environment.preview is not None:
             previews.append(f"{name} {preview_value(*environment.preview)}")
         if environment.hold_until > 0:
             holds.append(f"{name} {environment.hold_until:.3f}")
+        releases += [f"{name}.{pool} {release}" for pool, release in sorted(environment.releases.items())]
     return {
         PREVIEWS: "".join(line + "\n" for line in previews),
         HOLDS: "".join(line + "\n" for line in holds),
+        RELEASES: "".join(line + "\n" for line in releases),
         WEIGHTS: encode_weights(state),
     }
 
@@ -208,6 +219,7 @@ def _environment(environment: EnvironmentState, run: Path) -> str:
     only6 = " v6only" if address(route.bind, "bind").version == 6 else ""
     patience = round(route.request_timeout * 1000)
     rules = "\n".join(f"    {rule}" for rule in (*_entrance(name), *_bucket(route), *_exit(name)))
+    pools = "\n".join(_pool(environment, pool, run) for pool in POOLS)
     return f"""
 frontend {name}
     bind {endpoint(route.bind, route.port)}{only6}
@@ -215,15 +227,13 @@ frontend {name}
     log-format {LOG_FORMAT}
     unique-id-format "0:%[var(txn.slot)]:{patience}:%[var(txn.t0)]:%b"
     option forwardfor
-    acl divided var(txn.green) -m int 1:9999
+    acl divided var(txn.green) -m int 1:9999 10001:
     acl compared var(txn.control) -m found
     acl of_blue var(txn.control),mod(2) -m int 0
     acl previewed var(txn.slot) -m found
     acl from_here src 127.0.0.0/8 ::1
 {rules}
-{_slot(environment, Slot.BLUE, run)}
-{_slot(environment, Slot.GREEN, run)}
-{_slot(environment, CONTROL, run)}
+{pools}
 backend {name}._nobody
     http-request return status 503 content-type text/plain string "No replica of this service answers.\\n"
 
@@ -245,9 +255,6 @@ def _entrance(name: str) -> tuple[str, ...]:
         f"http-request lua.hold {name} if {{ str({name}),map_str({HOLDS}) -m found }} !previewed",
         f"http-request disable-l7-retry unless {{ method {IDEMPOTENT} }}",
         f"http-request set-var(txn.green) str({name}),map_str_int({WEIGHTS},0)",
-        # While there is a control pool the number holds its share too: see `Split.code`.
-        "http-request set-var(txn.control) var(txn.green),div(10001) if { var(txn.green) -m int gt 10000 }",
-        "http-request set-var(txn.green) var(txn.green),mod(10001) if { var(txn.control) -m found }",
     )
 
 
@@ -276,6 +283,9 @@ def _bucket(route: Route) -> tuple[str, ...]:
 
 def _exit(name: str) -> tuple[str, ...]:
     return (
+        # While there is a control pool the number holds its share and side too: see `Split.code`.
+        "http-request set-var(txn.control) var(txn.green),div(10001) if { var(txn.green) -m int gt 10000 }",
+        "http-request set-var(txn.green) var(txn.green),mod(10001) if compared",
         f"use_backend {name}.%[var(txn.slot)] if previewed",
         f"use_backend {name}.control if compared of_blue {{ var(txn.control),div(2),add(txn.bucket) -m int ge 10000 }}",
         f"use_backend {name}.control if compared !of_blue {{ var(txn.control),div(2),sub(txn.bucket) -m int gt 0 }}",
@@ -285,32 +295,33 @@ def _exit(name: str) -> tuple[str, ...]:
     )
 
 
-def _slot(environment: EnvironmentState, slot: Pool, run: Path) -> str:
+def _pool(environment: EnvironmentState, pool: Pool, run: Path) -> str:
     route = environment.route
+    place = f"{name_of(route.key)}.{pool}"
     servers = "".join(
         f"    server {m.server.name} {endpoint(m.server.host, m.server.port)} {SERVER_OPTIONS}"
         f"{' weight 0' if m.standing == 'draining' else ''}\n"
-        for m in environment.of(slot)
+        for m in environment.of(pool)
     )
-    # How often the edge had to answer for this slot itself, by status: no statistic of HAProxy's own says so.
-    counted = name_of(route.key).replace("-", "_")
+    # How often the edge had to answer for this pool itself, by status: no statistic of HAProxy's own says so.
+    counted = place.replace("-", "_")
     blames = "\n".join(
-        f"    http-after-response set-var(proc.e{status}.{counted}.{slot}) var(proc.e{status}.{counted}.{slot},0),add(1)"
+        f"    http-after-response set-var(proc.e{status}.{counted}) var(proc.e{status}.{counted},0),add(1)"
         f" if {{ status {status} }}"
         for status in (502, 503, 504)
     )
     return f"""
-backend {name_of(route.key)}.{slot}
+backend {place}
     timeout server {round(route.request_timeout * 1000)}ms
-    http-request set-header X-Crossfade-Slot {slot}
+    http-request set-header X-Crossfade-Slot {pool}
+    http-request set-var(txn.release) str({place}),map_str({RELEASES})
+    http-request set-header X-Crossfade-Release %[var(txn.release)] if {{ var(txn.release) -m found }}
     http-request set-timeout server var(txn.left) if {{ var(txn.left) -m found }}
     acl feed req.fhdr(Accept) -m beg text/event-stream
     http-request set-timeout server 1h if feed
     http-request unset-var(txn.t0) if feed
     http-response set-var(txn.own) bool(true) if {{ status ge 500 }}
-    acl tells res.hdr(X-Crossfade-Event) -m found
-    http-response lua.events {name_of(route.key)}.{slot} if tells
-    http-response del-header X-Crossfade-Event if tells
+    http-response lua.events {place} if {{ res.fhdr(X-Crossfade-Event) -m found }}
     http-after-response allow if {{ status lt 500 }} || {{ var(txn.own) -m found }}
 {blames}
 {servers}\
@@ -328,6 +339,7 @@ frontend _elsewhere
     http-request set-var(txn.from) fc_pp_unique_id
     http-request set-var(txn.t0) var(txn.from),field(4,:),add(0) if {{ var(txn.from),field(4,:) -m int gt 0 }}
     http-request disable-l7-retry unless {{ method {IDEMPOTENT} }}
+    http-request del-header X-Crossfade-Release
     http-request lua.elsewhere
     http-request set-log-level silent if {{ var(txn.slot) -m len gt 0 }}
     use_backend %[var(txn.to)] if {{ var(txn.to) -m found }}

@@ -2,11 +2,12 @@
 -- Loaded once (not per thread), so every function here runs under HAProxy's one Lua lock; none yields between
 -- reading and writing, which makes each command of the control plane atomic.
 
-local WEIGHTS, PREVIEWS, HOLDS = "weights.map", "previews.map", "holds.map"
+local WEIGHTS, PREVIEWS, HOLDS, RELEASES = "weights.map", "previews.map", "holds.map", "releases.map"
 local weights = Map.new(WEIGHTS, Map._str)
 local previews = Map.new(PREVIEWS, Map._str)
 local holds = Map.new(HOLDS, Map._str)
-local leases = {} -- key -> { expires = epoch seconds, fallback = green's weight, lapsed = boolean }
+local releases = Map.new(RELEASES, Map._str)
+local leases = {} -- key -> { expires = epoch seconds, fallback = a split's code, lapsed = boolean }
 
 local function now()
   local date = core.now()
@@ -47,13 +48,13 @@ core.register_task(function()
   end
 end)
 
-core.register_cli({ "crossfade", "split" }, "", function(applet, _, _, key, green, expires, fallback)
+core.register_cli({ "crossfade", "split" }, "", function(applet, _, _, key, code, expires, fallback)
   if expires == "-" then
     leases[key] = nil
   else
     leases[key] = { expires = tonumber(expires), fallback = fallback, lapsed = false }
   end
-  core.set_map(WEIGHTS, key, green)
+  core.set_map(WEIGHTS, key, code)
   applet:send("done\n")
 end)
 
@@ -103,56 +104,94 @@ core.register_cli({ "crossfade", "hold" }, "", function(applet, _, _, key, deadl
   applet:send("done\n")
 end)
 
--- Business events that applications tell in a response header: sums by pool and name, for whoever reads counts.
-local MOST_EVENTS, MOST_NAMES = 8, 50
-local tallies = {} -- pool -> name -> { n, sum, sum of squares }
-local names = {} -- pool -> how many
-local refused = 0
+-- Business events that applications tell in a response header, summed by pool and name; "-" counts what was refused.
+local MOST_EVENTS, MOST_NAMES, LONGEST, LARGEST = 8, 50, 1024, 1e12
+local tallies = {} -- pool -> { names = how many, of = name -> { n, sum, sum of squares } }
 
-local function count(pool, name, value)
-  local known = tallies[pool] or {}
-  tallies[pool] = known
-  local tally = known[name]
-  if not tally then
-    if (names[pool] or 0) >= MOST_NAMES then
-      refused = refused + 1
-      return
-    end
-    names[pool] = (names[pool] or 0) + 1
-    tally = { 0, 0.0, 0.0 }
-    known[name] = tally
+local function count(place, name, value)
+  local pool = tallies[place]
+  if not pool then
+    pool = { names = 0, of = {} }
+    tallies[place] = pool
   end
+  local tally = pool.of[name]
+  if not tally and name ~= "-" then
+    if pool.names >= MOST_NAMES then
+      return count(place, "-", 0)
+    end
+    pool.names = pool.names + 1
+  end
+  tally = tally or { 0, 0.0, 0.0 }
+  pool.of[name] = tally
   tally[1], tally[2], tally[3] = tally[1] + 1, tally[2] + value, tally[3] + value * value
 end
 
-core.register_action("events", { "http-res" }, function(txn, pool)
-  if (txn:get_var("txn.slot") or "") ~= "" then
-    return -- a preview: the control plane's own question
+-- The patterns take a time that grows with the length only, whatever is in them.
+local function read_event(word)
+  local name, value = word:match("^([a-z][a-z0-9_.-]*)(.*)$")
+  if not name or #name > 40 then
+    return nil
   end
-  local said = txn.http:res_get_headers()["x-crossfade-event"] or {}
-  local seen = 0
-  for _, line in pairs(said) do
-    for item in (#line <= 2000 and line or ""):gmatch("[^,]+") do
-      local name, rest = item:match("^%s*([a-z][a-z0-9_.-]*)%s*(.-)%s*$")
-      local value = rest == "" and 1 or tonumber((rest or ""):match("^=%s*(-?%d+%.?%d*)$"))
-      seen = seen + 1
-      if name and #name <= 40 and value and math.abs(value) <= 1e12 and seen <= MOST_EVENTS then
-        count(pool, name, value)
-      else
-        refused = refused + 1
+  if value == "" then
+    return name, 1
+  end
+  local number = #value <= 33 and value:match("^=(-?%d+%.?%d*)$")
+  value = number and tonumber(number)
+  if value and math.abs(value) <= LARGEST then
+    return name, value
+  end
+end
+
+core.register_action("events", { "http-res" }, function(txn, place)
+  local said = txn.http:res_get_headers()["x-crossfade-event"]
+  txn.http:res_del_header("X-Crossfade-Event")
+  if not said or (txn:get_var("txn.slot") or "") ~= "" then
+    return -- the slot is set for previews: the control plane's own questions
+  end
+  local room = MOST_EVENTS
+  for i = 0, 100 do
+    local line = said[i]
+    if not line then
+      return
+    elseif #line > LONGEST then
+      count(place, "-", 0)
+    else
+      for item in line:gmatch("[^,]+") do
+        if item:find("[^ \t]") then
+          local name, value = read_event(item:match("^[ \t]*([^ \t]+)[ \t]*$") or "")
+          if name and room > 0 then
+            room = room - 1
+            count(place, name, value)
+          else
+            count(place, "-", 0)
+          end
+        end
       end
     end
   end
 end, 1)
 
 core.register_cli({ "crossfade", "events" }, "", function(applet)
-  local lines = { string.format("refused %d\n", refused) }
-  for pool, known in pairs(tallies) do
-    for name, tally in pairs(known) do
-      lines[#lines + 1] = string.format("%s %s %d %.17g %.17g\n", pool, name, tally[1], tally[2], tally[3])
+  local lines = {}
+  for place, pool in pairs(tallies) do
+    for name, tally in pairs(pool.of) do
+      lines[#lines + 1] = string.format("%s %s %d %.17g %.17g\n", place, name, tally[1], tally[2], tally[3])
     end
   end
   applet:send(table.concat(lines))
+end)
+
+-- Which release a pool has. Another one may use other names of events, so it begins with none.
+core.register_cli({ "crossfade", "release" }, "", function(applet, _, _, place, release)
+  if release == "-" then
+    core.del_map(RELEASES, place)
+  else
+    if releases:lookup(place) ~= release then
+      tallies[place] = nil
+    end
+    core.set_map(RELEASES, place, release)
+  end
+  applet:send("done\n")
 end)
 
 -- A request that names a preview's secret belongs to the preview's slot. Compared in a time that does not depend on
@@ -187,37 +226,61 @@ core.register_action("hold", { "http-req" }, function(_, key)
   end
 end, 1)
 
--- A request whose slot has no usable server comes here, over the edge's own socket. It goes to the other slot
--- when that one has a server; else it waits a little for one to come back. A previewed request stays with its slot.
--- The slot itself is looked at first: it may be alive here while a worker that a reload replaced knows it as dead.
+-- A split's code, as Split.code makes it: green's weight, and whose share the control pool takes. Without a control pool
+-- the baseline is the slot with more weight, which matters to requests that were on their way when it was taken away.
+local function baseline_of(key)
+  local code = tonumber(weights:lookup(key) or "") or 0
+  local of_green = code >= 5000
+  if code > 10000 then
+    of_green = code // 10001 % 2 == 1
+  end
+  return of_green and "green" or "blue"
+end
+
+-- Where the requests of a pool go when it has no server: those of a slot to the other, those of the control pool to the
+-- slot that it was taken from. The last resort is whatever is left.
+local function substitutes(key, pool)
+  if pool ~= "control" then
+    return { pool == "blue" and "green" or "blue", "control" }
+  end
+  local baseline = baseline_of(key)
+  return { baseline, baseline == "blue" and "green" or "blue" }
+end
+
+local function usable(name)
+  local backend = core.backends[name]
+  return backend ~= nil and backend:get_srv_act() > 0
+end
+
+-- A request whose pool has no usable server comes here, over the edge's own socket. It goes to another pool
+-- when one has a server; else it waits a little for one to come back. A previewed request stays with its slot.
+-- The pool itself is looked at first: it may be alive here while a worker that a reload replaced knows it as dead.
 core.register_action("elsewhere", { "http-req" }, function(txn)
   local from = txn:get_var("txn.from") or ""
   local hops, preview, patience, began, name = from:match("^(%d+):(%a*)%-?:(%d+):(%d*)%-?:(%S+)$")
   if not name then
     return
   end
-  local key, slot = name:match("^(.+)%.(%a+)$")
-  local other = key .. "." .. (slot == "blue" and "green" or "blue")
-  if slot == "control" then
-    -- Its requests are the baseline's: see Split.code.
-    local code = tonumber(weights:lookup(key) or "") or 0
-    local of_green = code > 10000 and (code // 10001) % 2 == 1 or code <= 10000 and code >= 5000
-    other = key .. "." .. (of_green and "green" or "blue")
+  local key, pool = name:match("^(.+)%.(%a+)$")
+  if not core.backends[name] then
+    return -- the environment was removed while a replaced worker still served it
   end
   local previewed = preview ~= ""
-  if not core.backends[other] or not core.backends[name] then
-    return -- the environment was removed while a replaced worker still served it
+  local pools = { pool }
+  if not previewed then
+    table.move(substitutes(key, pool), 1, 2, 2, pools)
   end
   local deadline = now() + math.min(5, tonumber(patience) / 2000)
   local to
   while not to do
-    if core.backends[name]:get_srv_act() > 0 then
-      to = name
-    elseif not previewed and core.backends[other]:get_srv_act() > 0 then
-      to = other
-    elseif tonumber(hops) > 3 or now() >= deadline then
+    for _, candidate in ipairs(pools) do
+      if not to and usable(key .. "." .. candidate) then
+        to = key .. "." .. candidate
+      end
+    end
+    if not to and (tonumber(hops) > 3 or now() >= deadline) then
       to = key .. (previewed and "._shut" or "._nobody")
-    else
+    elseif not to then
       core.msleep(20)
     end
   end

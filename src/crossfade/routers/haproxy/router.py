@@ -74,8 +74,11 @@ class HAProxyRouter:
             known = state.environments.get(key)
             if known is not None and known.route == route:
                 self._save(state)
-                if generation_of(self._client.ask("show info")) != state.generation:
+                seen = self._client.ask("show info", "show stat")
+                if generation_of(seen) != state.generation:
                     self._reload(state.generation)  # an earlier call ended between the disk and the edge
+                elif not all(has_backend(seen, f"{name_of(key)}.{pool}") for pool in POOLS):
+                    self._reconfigure(state, state, whatever=True)  # an earlier version of this program made it
                 return
             self._refuse_taken(route, known.route if known else None, state)
             wanted = replace(known, route=route) if known else EnvironmentState(route)
@@ -98,14 +101,14 @@ class HAProxyRouter:
         environment = self._environment(state, key)
         name = name_of(key)
         answer = self._client.ask(f"crossfade state {name}", "show stat")
-        green, word = answer.split("\n", 1)[0].split()
-        if green == "-" or not has_backend(answer, f"{name}.blue"):
+        code, word = answer.split("\n", 1)[0].split()
+        if code == "-" or not has_backend(answer, f"{name}.blue"):
             raise self._not_there(key)
         seen = {slot: rows(answer, f"{name}.{slot}") for slot in POOLS}
         sessions = self._old_sessions(name)
         return EdgeState(
             route=environment.route,
-            split=Split.from_code(int(green)),
+            split=Split.from_code(int(code)),
             lease=environment.lease if word == "leased" else None,
             lapsed=word == "lapsed" or (word == "none" and environment.lapsed),
             servers={
@@ -114,14 +117,15 @@ class HAProxyRouter:
                     for m in environment.of(slot)
                 )
                 for slot in POOLS
-                if slot in Slot or environment.of(slot)
+                if isinstance(slot, Slot) or environment.of(slot)
             },
             fence=state.fences.get(key, 0),
         )
 
     # --- servers
 
-    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int) -> None:
+    def add_servers(self, key: EnvKey, slot: Pool, servers: Sequence[Server], fence: int, release: str = "") -> None:
+        config.check_release(release)
         for server in servers:
             config.check_server(server)
         if len({server.name for server in servers}) != len(servers):
@@ -142,7 +146,10 @@ class HAProxyRouter:
         with self._turn(key, fence) as state:
             environment = self._environment(state, key)
             members = tuple(replace(m, standing="ready") if m.server.name in names else m for m in environment.of(slot))
-            self._save(state.put(environment.with_members(slot, members)), structure=True)
+            after = environment.with_members(slot, members).with_release(slot, release)
+            self._save(state.put(after), structure=True)
+            if release:
+                self._order(f"crossfade release {backend} {release}")
             self._tell([c for name in names for c in _make_ready(f"{backend}/{name}")])
         self._await(backend, names, lambda row: row.status.startswith("UP"), UP_WITHIN)
 
@@ -162,8 +169,11 @@ class HAProxyRouter:
         with self._turn(key, fence) as state:
             environment = self._environment(state, key)
             members = tuple(m for m in environment.of(slot) if m.server.name not in names)
-            self._save(state.put(environment.with_members(slot, members)), structure=True)
-        backend = f"{name_of(key)}.{slot}"
+            after = environment.with_members(slot, members)
+            self._save(state.put(after), structure=True)
+            backend = f"{name_of(key)}.{slot}"
+            if not members:
+                self._order(f"crossfade release {backend} -")
         present = [name for name in rows(self._client.ask("show stat"), backend) if name in names]
         for name in present:
             self._delete(f"{backend}/{name}")
@@ -423,10 +433,13 @@ class HAProxyRouter:
         if before is None or before.port != route.port:
             _try_bind(route)
 
-    def _reconfigure(self, before: State, after: State) -> None:
-        """Bring a structural change to disk and to the edge; where HAProxy refuses it, all stays as it was."""
+    def _reconfigure(self, before: State, after: State, *, whatever: bool = False) -> None:
+        """Bring a structural change to disk and to the edge; where HAProxy refuses it, all stays as it was.
+
+        Without a change nothing reloads, unless ``whatever``.
+        """
         old, new = (files(state, self._run, self._options) for state in (before, after))
-        if old[config.CONFIG] == new[config.CONFIG]:
+        if old[config.CONFIG] == new[config.CONFIG] and not whatever:
             write_files(self._folder, new)
             return
         after = replace(after, generation=before.generation + 1)

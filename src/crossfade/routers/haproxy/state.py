@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from crossfade.domain.errors import Invalid, StorageFailed
 from crossfade.domain.traffic import Lease, Pool, Server, Slot, Split, Sticky, StickyBy, pool_of
-from crossfade.domain.values import EnvKey
+from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.ports import Route
 
 FILE: Final = "state.json"
@@ -27,7 +27,7 @@ Standing = Literal["ready", "draining"]
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A server of a slot. ``draining``: no new requests, either not any more or not yet."""
+    """A server of a pool. ``draining``: no new requests, either not any more or not yet."""
 
     server: Server
     standing: Standing
@@ -35,13 +35,17 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentState:
-    """One environment as it must be at the edge. ``hold_until`` in epoch seconds, 0 for none."""
+    """One environment as it must be at the edge. ``hold_until`` in epoch seconds, 0 for none.
+
+    ``releases``: of each pool, as far as it was said and as long as the pool has servers.
+    """
 
     route: Route
     split: Split = field(default_factory=lambda: Split.wholly(Slot.BLUE))
     lease: Lease | None = None
     lapsed: bool = False
     members: Mapping[Pool, tuple[Member, ...]] = field(default_factory=dict)
+    releases: Mapping[Pool, str] = field(default_factory=dict)
     preview: tuple[Slot, str] | None = None
     hold_until: float = 0.0
 
@@ -49,7 +53,12 @@ class EnvironmentState:
         return self.members.get(slot, ())
 
     def with_members(self, slot: Pool, members: tuple[Member, ...]) -> EnvironmentState:
-        return replace(self, members={**self.members, slot: members})
+        releases = {pool: release for pool, release in self.releases.items() if pool != slot or members}
+        return replace(self, members={**self.members, slot: members}, releases=releases)
+
+    def with_release(self, pool: Pool, release: str) -> EnvironmentState:
+        """The same when ``release`` is empty."""
+        return replace(self, releases={**self.releases, pool: release}) if release else self
 
     def lapse(self) -> EnvironmentState:
         """After the lease ran out: what the edge has gone back to by itself."""
@@ -207,6 +216,7 @@ def _encode_environment(environment: EnvironmentState) -> dict[str, Any]:
             slot.value: [[m.server.name, m.server.host, m.server.port, m.standing] for m in members]
             for slot, members in sorted(environment.members.items())
         },
+        "releases": {pool.value: release for pool, release in sorted(environment.releases.items())},
         "preview": [preview[0].value, preview[1]] if preview else None,
         "hold_until": environment.hold_until,
     }
@@ -237,6 +247,7 @@ def _decode_environment(item: Any) -> EnvironmentState:
             pool_of(slot): tuple(Member(Server(n, host, int(port)), standing) for n, host, port, standing in members)
             for slot, members in item["slots"].items()
         },
+        releases={pool_of(pool): str(ReleaseNumber.parse(r)) for pool, r in item.get("releases", {}).items()},
         preview=(Slot(preview[0]), str(preview[1])) if preview else None,
         hold_until=float(item["hold_until"]),
     )
