@@ -9,10 +9,11 @@ TYPED  := $(wildcard src tests tools bench)
 BENCH  := PYTHONPATH=. $(BIN)/python -m
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock bench bench-switch bench-edge bench-deploy clean
+.PHONY: help setup demo test lint format lock bench bench-switch bench-edge bench-deploy \
+        bench-detection bench-judge bench-reaction clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 setup: ## Make .venv with all that development needs
 	$(SETUP) dev --debian
@@ -44,7 +45,7 @@ lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1: with the newest 
 	$(COMPILE) pyproject.toml --extra bench --group build -c locks/dev.txt -o locks/bench.txt
 	$(COMPILE) --group pyproject.toml:build --group pyproject.toml:lock -c locks/dev.txt -o locks/lock.txt
 
-bench: bench-switch bench-edge bench-deploy ## Run all the benches, one after the other
+bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction ## Run all the benches, in turn
 
 bench-switch: ## How fast and how clean a switch is, beside reloads of nginx and HAProxy and Traefik's file provider
 	$(SETUP) bench
@@ -57,6 +58,18 @@ bench-edge: ## What the edge costs a request, beside bare HAProxy, nginx, Envoy,
 bench-deploy: ## How long a blue-green deploy takes, and what the server costs when idle
 	$(SETUP) bench
 	$(BENCH) bench.deploy
+
+bench-detection: ## False alarms and seconds to detect, beside Kayenta, Flagger, Lindon-Malek, thresholds and z-tests
+	$(SETUP) bench
+	$(BENCH) bench.detection
+
+bench-judge: ## What a look of the judge costs, and a replay of 600,000 rows
+	$(SETUP) bench
+	$(BENCH) bench.judge
+
+bench-reaction: ## From the first bad answer of a candidate to no traffic, on the real edge
+	$(SETUP) bench
+	$(BENCH) bench.reaction
 
 clean: ## Remove .venv, caches and built files
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -179,3 +179,9 @@ def test_a_missed_goal_is_said_in_the_table() -> None:
     assert "| a | 1 |" in text
     assert "- goal **missed**: fast" in text
     assert "- goal met: right" in text
+
+
+def test_the_reaction_bench_sees_a_bad_candidate_off_on_the_real_edge(tmp_path: Path) -> None:
+    _, data = bench("reaction", tmp_path / "out.json")
+    assert data["measured"]["bad_answers"][0] > 0
+    assert data["measured"]["to_back_seconds"][0] > 0

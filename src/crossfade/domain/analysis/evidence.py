@@ -104,12 +104,14 @@ def with_restarts(begun: Array, restarted: Array, not_yet: float) -> Array:
 def burstiness(counts: Array) -> float:
     """The dispersion φ of counts of equal windows: variance/mean, at least 1. ``[W]``, at least 6 windows, else 1.
 
-    One standard error of the ratio without bursts, √(2/(W-1)), is taken off: chance alone must not cost power.
+    Chance alone must cost no power, nor must bursts that were seen be taken for smaller than they are: one standard
+    error of the ratio, √(2/(W-1)) of it, is taken off unless the ratio is surely above 1, and then it is added.
     """
     if len(counts) < FEWEST_PAIRS or not np.sum(counts):
         return 1.0
     ratio = float(np.var(counts, ddof=1) / np.mean(counts))
-    return max(1.0, ratio - float(np.sqrt(2 / (len(counts) - 1))))
+    error = float(np.sqrt(2 / (len(counts) - 1)))
+    return ratio * (1 + error) if ratio > 1 + 2 * error else max(1.0, ratio - error)
 
 
 def burstiness_of_pairs(unlike: Array, like: Array, pairs: Array) -> Array:
