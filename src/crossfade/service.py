@@ -326,6 +326,7 @@ class Service:
             "reachable": True,
             "blue": edge.split.blue.bp,
             "green": edge.split.green.bp,
+            "control": edge.split.control.bp,
             "lease_expires": edge.lease.expires if edge.lease else None,
             "lapsed": edge.lapsed,
             "servers": {

@@ -55,6 +55,9 @@ def environment(status: Data) -> RenderableType:
     if edge["reachable"]:
         line = Text("  blue  ").append(f"{weight(edge['blue']):>7} ").append_text(bar(edge["blue"]))
         rows.append(line.append(f" {weight(edge['green']):<7} green"))
+        if edge.get("control"):
+            share = f"  {weight(edge['control'])} of all requests go to fresh replicas of the baseline, to compare with"
+            rows.append(Text(share, style="dim"))
         if edge.get("lapsed"):
             rows.append(Text("  the lease lapsed: the edge has returned the traffic by itself", style="yellow"))
     else:
@@ -117,6 +120,7 @@ def metrics(rows: Sequence[Data]) -> Table:
             f"   {row['name']}",
             *_way("fail", row["fail"], row["fail_line"], "red"),
             *_way("pass", row["passing"], row["pass_line"], "green"),
+            Text(row.get("course", ""), style="cyan"),
             Text(note, style="dim"),
         )
     return table

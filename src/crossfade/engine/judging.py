@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from crossfade.domain.analysis.block import Block
 from crossfade.domain.analysis.explain import Compared, Situation, explain
 from crossfade.domain.analysis.judge import Evidence, Judge
+from crossfade.domain.analysis.plot import sparkline
 from crossfade.domain.analysis.policy import EDGE, Per, SourceKind
 from crossfade.domain.analysis.sample import Arm, History, Moments, Row
 from crossfade.domain.analysis.verdict import Verdict, worst
@@ -179,6 +180,11 @@ class Judging:
 
     # --- what is kept
 
+    def _course(self, metric: int) -> str:
+        """How the evidence against the candidate has come about, as a line of characters; full where it fails."""
+        path = self._evidence.trail[-COURSE:, 1 + 2 * metric]
+        return sparkline(path.tolist(), 0.0, self._judge.line[0])
+
     def _past(self) -> History:
         """The baseline before the rollout, as far as it is known."""
         if self._plan.baseline is None:
@@ -199,10 +205,15 @@ class Judging:
                 "posted": _MOMENTS.dump_python(self._posted, mode="json"),
                 "totals": self._elsewhere.to_data(),
                 "evidence": self._evidence.to_data(),
-                "compared": [compared.to_data() for compared in self._compared],
+                "compared": [
+                    {**compared.to_data(), "course": self._course(i)} for i, compared in enumerate(self._compared)
+                ],
             },
         )
 
+
+COURSE: Final = 24
+"""Moments in the line that shows the course of the evidence."""
 
 NONE: Final = Moments(0.0, 0.0, 0.0)
 BY_EDGE: Final = "@edge"
