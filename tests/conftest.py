@@ -11,12 +11,18 @@ from collections.abc import Iterator
 
 import psutil
 import pytest
+from hypothesis import settings
 
 MARKER = "CROSSFADE_TEST_SESSION"
 """In the environment of all that a session starts, so that what has detached itself (supervisord, HAProxy) is found."""
 
 PATIENCE = 15.0
 """Seconds in which what is ending may end by itself."""
+
+
+# No test asks how long something takes: a busy machine would fail what is right.
+settings.register_profile("crossfade", deadline=None)
+settings.load_profile("crossfade")
 
 
 def pytest_configure(config: pytest.Config) -> None:
