@@ -113,7 +113,6 @@ def expected(nc: int, pc: float, nb: int, pb: float, g: float, ratio: float, mar
 def test_no_bet_gains_on_average_under_its_null_whatever_was_guessed(
     nc: int, towards: float, nb: int, pb: float, g: float, ratio: float, margin: float, sign: int
 ) -> None:
-    assume(sign < 0 or ratio * g + margin < 1)  # a limit that is guessed to be above 100 % cannot be exceeded
     assume(sign > 0 or ratio * pb + margin <= 1)  # nor can a candidate be as bad as that
     limit = min(1.0, ratio * pb + margin)
     pc = limit * towards if sign > 0 else limit + (1 - limit) * towards

@@ -47,8 +47,12 @@ def growth(xc: Array, nc: Array, xb: Array, nb: Array, g: Array, ratio: Array, m
     """
     both = (nc > 0) & (nb > 0)
     rho = np.where(both, nc / np.where(both, nc + nb, 1.0), 0.5)
-    g = np.clip(g, SMALLEST_RATE, 1 - SMALLEST_RATE)
-    gc = np.clip(ratio * g + margin, SMALLEST_RATE, 1 - SMALLEST_RATE)
+    # Both guesses must be rates: the baseline's gives way, for the proof needs gc = ratio·g + margin exactly.
+    margin = np.clip(margin, -1 + 10 * SMALLEST_RATE, 1 - 10 * SMALLEST_RATE)
+    least = np.maximum(SMALLEST_RATE, (SMALLEST_RATE - margin) / ratio)
+    most = np.minimum(1 - SMALLEST_RATE, (1 - SMALLEST_RATE - margin) / ratio)
+    g = np.clip(g, least, most)
+    gc = ratio * g + margin
     if sign > 0:
         largest = np.minimum(rho / gc, (1 - rho) / (ratio * (1 - g)))
     else:
@@ -105,13 +109,13 @@ def burstiness(counts: Array) -> float:
     """The dispersion φ of counts of equal windows: variance/mean, at least 1. ``[W]``, at least 6 windows, else 1.
 
     Chance alone must cost no power, nor must bursts that were seen be taken for smaller than they are: one standard
-    error of the ratio, √(2/(W-1)) of it, is taken off unless the ratio is surely above 1, and then it is added.
+    error of the ratio, √(2/(W-1)) of it, is taken off unless the ratio is surely above 1; then two are added.
     """
     if len(counts) < FEWEST_PAIRS or not np.sum(counts):
         return 1.0
     ratio = float(np.var(counts, ddof=1) / np.mean(counts))
     error = float(np.sqrt(2 / (len(counts) - 1)))
-    return ratio * (1 + error) if ratio > 1 + 2 * error else max(1.0, ratio - error)
+    return ratio * (1 + 2 * error) if ratio > 1 + 2 * error else max(1.0, ratio - error)
 
 
 def burstiness_of_pairs(unlike: Array, like: Array, pairs: Array) -> Array:
