@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from crossfade.domain.analysis import plot
@@ -192,6 +192,8 @@ def test_labels_never_cover_each_other() -> None:
 
 
 @given(st.lists(NUMBERS))
+@example([4.9896007738367995e292, 4.9896007738368e292, -1.7976931348623153e308])
+@example([0.0, 5e-324])
 def test_a_sparkline_has_one_character_for_each_value(values: list[float]) -> None:
     found = plot.sparkline(values)
     assert len(found) == len(values)

@@ -170,7 +170,10 @@ def _cell(value: float, bottom: float, top: float) -> str:
         return " "
     if value <= bottom or top <= bottom:
         return BLOCKS[0]
-    return BLOCKS[-1] if value >= top else BLOCKS[min(7, int((value - bottom) / (top - bottom) * 8))]
+    if value >= top:
+        return BLOCKS[-1]
+    # Halved, so that the distance between two numbers of any size is a number.
+    return BLOCKS[min(7, int((value / 2 - bottom / 2) / (top / 2 - bottom / 2) * 8))]
 
 
 # --- where things are
