@@ -13,7 +13,8 @@ from crossfade.domain.traffic import CONTROL, POOLS, Lease, Pool, Server, Slot, 
 from crossfade.domain.values import EVERYTHING, EnvKey, Weight
 from crossfade.fakes.router import FakeRouter
 from crossfade.ports import Route, Router
-from tests.routers.rig import Environment, Rig, free_port, until
+from tests.free_port import free_port
+from tests.routers.rig import Environment, Rig, until
 
 BLUE = Split.wholly(Slot.BLUE)
 HALF = Split(Weight(5000))

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,14 +19,9 @@ from typing import Any
 
 from crossfade import bootstrap
 from crossfade.cli.client import Client
+from tests.free_port import free_port
 
 APP = Path(__file__).with_name("app.py")
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(condition: Callable[[], Any], seconds: float = 30.0, what: str = "") -> Any:

@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
+from tests.free_port import free_port
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,8 @@ from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.runtimes.supervisor import Supervisor
 from crossfade.store.sql import SqlStore
-from tests.e2e.installation import Installation, free_port
+from tests.e2e.installation import Installation
+from tests.free_port import free_port
 
 
 @pytest.fixture(scope="module")

@@ -27,6 +27,7 @@ from crossfade.domain.release import Canary
 from crossfade.load import LoadPlan, Phase, Request, Result, run
 from crossfade.probes.http import HttpProber
 from crossfade.spec.loader import load
+from tests.free_port import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "01-bookshop"
 NO_REVIEWS = (8, 15, 16, 24, 32, 39, 40, 47, 48)
@@ -126,12 +127,6 @@ def open_shop(folder: Path, build: Callable[..., Path]) -> Iterator[Open]:
     yield start
     for shop in shops:
         shop.end()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.mark.parametrize("version", ["v1", "v2", "v3"])

@@ -8,7 +8,8 @@ import pytest
 
 from crossfade.domain.errors import Unavailable
 from crossfade.load import LoadPlan, Phase, Progress, Request, Result, Streams, run, run_sharded
-from tests.load.local_server import LocalServer, free_port
+from tests.free_port import free_port
+from tests.load.local_server import LocalServer
 
 
 @pytest.fixture

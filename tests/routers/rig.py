@@ -29,6 +29,7 @@ from crossfade.domain.values import EnvKey
 from crossfade.ports import Route
 from crossfade.routers.haproxy import HAProxyRouter, Options, edge_command, prepare
 from crossfade.signals.edge import EdgeSignals
+from tests.free_port import free_port
 
 REPLICA = Path(__file__).with_name("replica.py")
 _numbers = itertools.count(1)
@@ -41,12 +42,6 @@ def until(holds: Callable[[], Any], seconds: float = 30.0) -> Any:
         assert time.monotonic() < end, "it never came to hold"
         time.sleep(0.02)
     return value
-
-
-def free_port() -> int:
-    with socket.socket() as trial:
-        trial.bind(("127.0.0.1", 0))
-        return int(trial.getsockname()[1])
 
 
 class Rig:

@@ -23,7 +23,8 @@ from crossfade.fakes.signals import FakeSignals
 from crossfade.ports import Route
 from crossfade.signals.edge import WINDOWS, EdgeSignals
 from crossfade.signals.statistics import cause_of, place_of, read_statistics
-from tests.routers.rig import Environment, Rig, WebSocket, free_port, until
+from tests.free_port import free_port
+from tests.routers.rig import Environment, Rig, WebSocket, until
 
 BLUE, GREEN = Split.wholly(Slot.BLUE), Split.wholly(Slot.GREEN)
 

@@ -19,7 +19,8 @@ from crossfade.domain.traffic import CONTROL, Lease, Pool, Server, Slot, Split, 
 from crossfade.domain.values import EVERYTHING, EnvKey, Weight
 from crossfade.ports import Route
 from crossfade.routers.haproxy import HAProxyRouter, config, edge_command, prepare
-from tests.routers.rig import Answer, Environment, Load, Rig, WebSocket, free_port, until
+from tests.free_port import free_port
+from tests.routers.rig import Answer, Environment, Load, Rig, WebSocket, until
 
 BLUE, GREEN, HALF = Split.wholly(Slot.BLUE), Split.wholly(Slot.GREEN), Split(Weight(5000))
 SECRET = "s" * 40

@@ -15,7 +15,8 @@ from typing import Any
 
 import httpx
 
-from tests.routers.rig import free_port, until
+from tests.free_port import free_port
+from tests.routers.rig import until
 
 INTERVAL = "100ms"
 

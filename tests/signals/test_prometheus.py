@@ -12,7 +12,8 @@ from crossfade.domain.analysis.policy import Source, SourceKind
 from crossfade.domain.analysis.totals import increase, since
 from crossfade.domain.errors import Unavailable
 from crossfade.signals.sources import ElsewhereSources
-from tests.routers.rig import free_port, until
+from tests.free_port import free_port
+from tests.routers.rig import until
 from tests.signals.rig import Application, Prometheus
 
 ARM = {"service": "shop", "environment": "production", "slot": "green", "release": "r2", "arm": "candidate"}

@@ -5,8 +5,10 @@ Everything happens in a folder of its own under the temporary folder, on free po
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -27,7 +29,7 @@ from rich.text import Text
 from crossfade import bootstrap
 from crossfade.cli import follow, show
 from crossfade.cli.client import Client, Data
-from crossfade.domain.errors import NotFound
+from crossfade.domain.errors import NotFound, Unavailable
 
 NAME = "01-bookshop"
 WHO = "demo"
@@ -264,9 +266,12 @@ def _sum_up(console: Console, acts: list[Act], load: Mapping[str, Any], dropped:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Below the ports of outgoing connections: the demo's own load could take one of those before the edge does."""
+    for port in random.sample(range(10_000, 20_000), k=500):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise Unavailable("No free port on 127.0.0.1 from 10000 to 19999.", hint="End what listens there.")
 
 
 def _make_removable(function: Callable[[str], object], path: str, _: object) -> None:
