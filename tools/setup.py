@@ -42,6 +42,11 @@ ROOT = Path(__file__).resolve().parent.parent
 HELD_BY = {"run": ("dev", "bench")}
 """Locks that are wholly inside others: who has the wider one needs no more (a test compares the files)."""
 
+BUILT_FROM = ("pyproject.toml", "package-lock.json", "hatch_build.py")
+"""What the built project is made from besides its sources, which are used where they are."""
+BUILT = ("src/crossfade/web/static/vendor", "build/assets")
+"""The folders that the build of a checkout fills, by hatch_build.py: without them it is built again."""
+
 PIP_WHEEL = "pip-26.3-py3-none-any.whl"
 PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 DEBIAN_PIP = "python3-pip-whl"
@@ -153,8 +158,9 @@ class Environment:
         stamp = self._read_stamp()
         held: dict[str, str] = stamp["locks"] if stamp.get("base") == self._base() else {}
         covered = any(held.get(name) == self._hash(f"locks/{name}.txt") for name in (lock, *HELD_BY.get(lock, ())))
-        project = self._hash("pyproject.toml")
-        if covered and stamp.get("project") == project and self.python.exists():
+        project = "".join(self._hash(name) for name in BUILT_FROM)
+        built = all((self.root / place).is_dir() for place in BUILT) or not (self.root / "hatch_build.py").exists()
+        if covered and built and stamp.get("project") == project and self.python.exists():
             return
         self.stamp.unlink(missing_ok=True)
         if not held or not self.python.exists():
@@ -169,6 +175,8 @@ class Environment:
                     self._install(name)
             if before:
                 self._remove_strays(sorted(held))
+        # Should the build fail, for want of the network say, the next run takes it up from here.
+        self._write_stamp({"base": self._base(), "locks": held})
         self.progress.now("the project itself")
         # hatchling, which builds it, is in the lock: nothing is fetched here.
         self._pip(["install", "--no-deps", "--no-index", "--no-build-isolation", "--editable", str(self.root)])
@@ -269,7 +277,8 @@ class Environment:
             said = "\n".join(line for line in self.log.read_text().splitlines() if not line.startswith("WARNING"))
             raise SetupFailed(
                 f"pip said:\n{said[-2000:]}\nAll it said is in {self.log}. If the network or the package index is at "
-                "fault, set pip's usual settings (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY) and run this again."
+                "fault, set pip's usual settings (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY), or npm_config_registry where the "
+                "dashboard's assets cannot be fetched, and run this again."
             )
         return "\n".join(lines)
 

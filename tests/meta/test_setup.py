@@ -208,6 +208,30 @@ def test_a_second_set_up_is_silent_an_unfinished_one_is_redone_and_a_moved_one_t
     assert str(moved) in script
 
 
+def test_what_the_build_put_in_place_comes_back_and_a_failed_build_costs_no_second_installation(tmp_path: Path) -> None:
+    folder = checkout(tmp_path)
+    (folder / "hatch_build.py").write_text("")
+    backend = (folder / "backend.py").read_text()
+    places = ["src/crossfade/web/static/vendor", "build/assets"]
+    fills = "".join(f"    import os; os.makedirs({str(folder / place)!r}, exist_ok=True)\n" for place in places)
+    builds = backend.replace("metadata_directory=None):\n", f"metadata_directory=None):\n{fills}")
+    (folder / "backend.py").write_text(builds.replace("    info", '    raise OSError("no network")\n    info'))
+    failed = bring(folder)
+    assert failed.returncode == 1
+    assert "no network" in failed.stderr
+
+    (folder / "backend.py").write_text(builds)
+    again = bring(folder)
+    assert again.returncode == 0, again.stderr
+    assert "installing the" not in again.stderr
+    assert "making .venv" not in again.stderr
+
+    shutil.rmtree(folder / "build")
+    assert bring(folder).returncode == 0
+    assert (folder / "build" / "assets").is_dir()
+    assert bring(folder).stderr == ""
+
+
 def test_a_set_up_waits_for_another_one_in_the_same_checkout(setup: ModuleType, tmp_path: Path) -> None:
     folder = checkout(tmp_path / "shared")
     (folder / ".venv").mkdir()
