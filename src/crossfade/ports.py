@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol, Self
 
+from crossfade.domain.access import Grant, Role
 from crossfade.domain.analysis.policy import Source
 from crossfade.domain.analysis.sample import History, Moments
 from crossfade.domain.analysis.totals import Totals
+from crossfade.domain.audit import AuditEntry, Verified
 from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
 from crossfade.domain.errors import Invalid, Unavailable
 from crossfade.domain.events import Event
@@ -93,6 +97,9 @@ class Runtime(Protocol):
 
     def replicas(self, key: EnvKey) -> tuple[Replica, ...]:
         """All replicas of an environment, by name."""
+
+    def replicas_of(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, tuple[Replica, ...]]:
+        """The same of several, for little more than one costs."""
 
     def logs(self, name: str, lines: int = 50) -> tuple[str, ...]:
         """The last lines of a replica's output (stdout and stderr together); empty when there is none."""
@@ -181,6 +188,9 @@ class Router(Protocol):
     def read(self, key: EnvKey) -> EdgeState:
         """Raises NotFound, Unavailable."""
 
+    def read_many(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, EdgeState]:
+        """The same of several, for little more than one costs; those that are not there are left out."""
+
     def keys(self) -> tuple[EnvKey, ...]: ...
 
 
@@ -250,6 +260,44 @@ class Secrets(Protocol):
         """Raises NotFound."""
 
 
+CHANGES_KEPT: Final = 10_000
+"""How many of the newest changes the feed has at least."""
+
+ANSWERS_KEPT: Final = 86_400.0
+"""Seconds for which an answer that was given under an idempotency key is known."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that happened, for those who watch. ``seq`` grows, with gaps; ``at`` is epoch seconds.
+
+    ``kind`` is ``rollout`` (its state was saved), ``journal`` (a line of its journal), ``live`` (a release became it),
+    ``closed`` (a rollout left its environment free), ``approval``, ``audit`` or ``sample``; ``key`` is the environment.
+    """
+
+    seq: int
+    at: float
+    kind: str
+    key: str
+    rollout: int | None
+    data: Mapping[str, Any]
+
+    @cached_property
+    def text(self) -> str:
+        """As JSON: made once, however many watch."""
+        said = {"at": self.at, "kind": self.kind, "key": self.key, "rollout": self.rollout, "data": self.data}
+        return json.dumps(said, separators=(",", ":"))
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What was answered under an idempotency key. ``status`` is None while the first request is still at work."""
+
+    fingerprint: str
+    status: int | None
+    body: str
+
+
 class Store(Protocol):
     """The ledger: releases, rollouts, their journals, and what each environment holds. Durable when a call returns."""
 
@@ -263,8 +311,8 @@ class Store(Protocol):
     def release(self, service: str, number: ReleaseNumber) -> Release:
         """Raises NotFound."""
 
-    def releases(self, key: EnvKey) -> tuple[Release, ...]:
-        """Newest first."""
+    def releases(self, key: EnvKey, *, limit: int | None = None, before: int | None = None) -> tuple[Release, ...]:
+        """Newest first; those with a number below ``before`` only."""
 
     def promotions(self, key: EnvKey) -> tuple[ReleaseNumber, ...]:
         """Each promotion in time order; a release that was returned to occurs again."""
@@ -281,8 +329,16 @@ class Store(Protocol):
     def rollout(self, id: int) -> Rollout:
         """Raises NotFound."""
 
-    def rollouts(self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50) -> tuple[Rollout, ...]:
-        """Newest first."""
+    def rollouts(
+        self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50, before: int | None = None
+    ) -> tuple[Rollout, ...]:
+        """Newest first; those with an id below ``before`` only."""
+
+    def last_rollouts(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, Rollout]:
+        """The newest of each environment that has had one."""
+
+    def begun_by(self, ids: Sequence[int]) -> Mapping[int, str]:
+        """Who began each of these rollouts."""
 
     def fence(self, id: int) -> int:
         """The fence under which a rollout acts."""
@@ -336,6 +392,163 @@ class Store(Protocol):
     def event_tallies(self, key: EnvKey) -> Mapping[tuple[ReleaseNumber, str, str], Moments]:
         """All events that were posted for an environment, by release, pool (empty: not said) and name."""
 
+    def tell(self, kind: str, key: str, data: Mapping[str, Any], now: float, rollout: int | None = None) -> None:
+        """Append to the feed what no other method appends itself."""
+
+    def changes(self, after: int, limit: int = 500) -> tuple[Change, ...]:
+        """What came after a change, oldest first."""
+
+    def changes_kept(self) -> tuple[int, int]:
+        """The numbers of the oldest change that is kept and of the newest; 0 and 0 when there was none."""
+
+    def claim_key(self, actor: str, name: str, fingerprint: str, now: float) -> Kept | None:
+        """Take an idempotency key for a request; None when it is new, else what is known of the first request."""
+
+    def keep_answer(self, actor: str, name: str, status: int, body: str) -> None:
+        """Keep what was answered, for `ANSWERS_KEPT` seconds after the claim."""
+
+    def give_up_key(self, actor: str, name: str) -> None:
+        """The request failed in a way that is worth another try: the key is new again unless it was answered."""
+
+    def give_up_keys(self) -> None:
+        """At the start of a server: requests that were at work when it ended will never be answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Somebody who may ask. ``password`` is a hash (empty: none), ``issuer`` who vouches for them (empty: we do)."""
+
+    name: str
+    grants: tuple[Grant, ...]
+    created: float
+    password: str = field(default="", repr=False)
+    issuer: str = ""
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """A credential for a program. ``hash`` is of its secret; times are epoch seconds, None: never."""
+
+    id: str
+    name: str
+    owner: str
+    grants: tuple[Grant, ...]
+    created: float
+    hash: str = field(repr=False)
+    expires: float | None = None
+    revoked: float | None = None
+    used: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A browser's session. ``hash`` is of the cookie's secret; ``grants`` are its own, None: the account's."""
+
+    hash: str = field(repr=False)
+    name: str
+    grants: tuple[Grant, ...] | None
+    csrf: str = field(repr=False)
+    created: float
+    seen: float
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """A release that waits for somebody else's word. ``state`` is waiting, approved, rejected or superseded.
+
+    ``role`` is what the approver must be there; ``identity`` is who asked, as `Actor.identity` says.
+    """
+
+    id: int
+    key: EnvKey
+    release: ReleaseNumber
+    role: Role
+    by: str
+    identity: str
+    asked: float
+    state: str = "waiting"
+    decided_by: str | None = None
+    decided: float | None = None
+    why: str = ""
+    rollout: int | None = None
+
+
+class Access(Protocol):
+    """Accounts, their credentials, approvals, and the audit log. Durable when a call returns."""
+
+    def add_account(self, account: Account) -> None:
+        """Raises Refused when there is one of this name."""
+
+    def account(self, name: str) -> Account | None: ...
+
+    def accounts(self) -> tuple[Account, ...]:
+        """By name."""
+
+    def change_account(self, account: Account) -> None:
+        """All but its name and when it was created. Raises NotFound."""
+
+    def remove_account(self, name: str) -> None:
+        """With its sessions and tokens. Raises NotFound."""
+
+    def add_token(self, token: Token) -> None: ...
+
+    def token(self, id: str) -> Token | None: ...
+
+    def tokens(self, owner: str | None = None) -> tuple[Token, ...]:
+        """Newest first."""
+
+    def revoke_token(self, id: str, now: float) -> None:
+        """The first time stays. Raises NotFound."""
+
+    def token_used(self, id: str, now: float) -> None: ...
+
+    def open_session(self, session: Login) -> None:
+        """Also forgets those that have ended."""
+
+    def session(self, hash: str) -> Login | None: ...
+
+    def session_seen(self, hash: str, now: float) -> None: ...
+
+    def end_session(self, hash: str) -> None: ...
+
+    def end_sessions(self, name: str) -> None:
+        """All of one account."""
+
+    def add_link(self, hash: str, name: str, grants: Sequence[Grant], expires: float) -> None: ...
+
+    def use_link(self, hash: str, now: float) -> tuple[str, tuple[Grant, ...]] | None:
+        """Name and grants of a link, which is gone with this; None when it is unknown, used or too old."""
+
+    def ask_approval(self, approval: Approval) -> Approval:
+        """Write it down, numbered; one that waits in the environment is superseded by it."""
+
+    def approval(self, id: int) -> Approval | None: ...
+
+    def approvals(
+        self, key: EnvKey | None = None, *, waiting: bool = False, limit: int = 50, before: int | None = None
+    ) -> tuple[Approval, ...]:
+        """Newest first."""
+
+    def decide(self, approval: Approval) -> bool:
+        """Write down what was decided; False when it does not wait any more. Once, whoever is first."""
+
+    def reopen(self, id: int) -> None:
+        """What was approved could not begin: it waits again."""
+
+    def decided_rollout(self, id: int, rollout: int) -> None:
+        """Which rollout an approval has begun."""
+
+    def note(self, entry: Callable[[int], AuditEntry]) -> AuditEntry:
+        """Append to the audit log what ``entry`` makes of the next number."""
+
+    def audit(self, limit: int, *, before: int | None = None, key: str | None = None) -> tuple[AuditEntry, ...]:
+        """Newest first."""
+
+    def verify_audit(self) -> Verified:
+        """Look at the whole chain."""
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -351,6 +564,7 @@ class Parts:
     prober: Prober
     artifacts: Artifacts
     secrets: Secrets
+    access: Access
     key: bytes
     now: Callable[[], float] = field(default=time.time)
     sources: Sources = field(default_factory=NoSources)

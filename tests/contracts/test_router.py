@@ -69,6 +69,14 @@ def test_a_new_environment_has_all_weight_on_blue_no_lease_and_no_servers(bench:
     assert key in set(bench.router.keys())
 
 
+def test_many_are_read_as_each_alone_and_those_that_are_not_there_are_left_out(bench: Bench) -> None:
+    keys = [bench.environment() for _ in range(2)]
+    bench.router.add_servers(keys[0], Slot.GREEN, [bench.server(f"{keys[0].service}-1")], 1)
+    bench.router.set_split(keys[1], HALF, None, 1)
+    found = bench.router.read_many([*keys, EnvKey("nobody", "here")])
+    assert found == {key: bench.router.read(key) for key in keys}
+
+
 def test_ensuring_twice_is_ensuring_once(bench: Bench) -> None:
     key = bench.environment()
     bench.router.set_split(key, HALF, None, 1)

@@ -62,6 +62,8 @@ def test_started_replicas_run_each_on_a_port_of_its_own(runtime: Runtime) -> Non
     assert len({r.port for r in started}) == 2
     until(lambda: [r.state for r in runtime.replicas(KEY)] == ["running", "running"])
     assert all(r.pid > 0 and r.restarts == 0 for r in runtime.replicas(KEY))
+    nobody = EnvKey("nobody", "here")
+    assert runtime.replicas_of([KEY, nobody]) == {KEY: runtime.replicas(KEY), nobody: ()}
 
 
 def test_starting_twice_is_starting_once(runtime: Runtime) -> None:

@@ -21,7 +21,7 @@ from crossfade.domain.signal import Latencies, Reading
 from crossfade.domain.traffic import Counters, Slot, Sticky, StickyBy
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber, Weight
 from crossfade.fakes.store import FakeStore
-from crossfade.ports import Store
+from crossfade.ports import ANSWERS_KEPT, Kept, Store
 from crossfade.store.sql import SqlStore
 
 KEY = EnvKey("bookshop", "production")
@@ -269,3 +269,104 @@ def test_a_batch_with_a_name_too_many_is_refused_whole_and_may_come_again(store:
     assert (R1, "blue", "e0") not in store.event_tallies(KEY)
     assert store.add_events(events(1.0, name="e0"), "batch", 1.0) == 1
     assert store.add_events(events(1.0, name="one-more", release=R2), "", 1.0) == 1
+
+
+def test_releases_and_rollouts_are_read_by_page(store: Store) -> None:
+    for at in range(4):
+        store.add_release(KEY, DIGEST, CONFIG, "", 1.0)
+        store.close(store.begin(PLAN, f"ada{at}", 1.0).id, {}, 2.0)
+    assert [r.number.n for r in store.releases(KEY, limit=2)] == [4, 3]
+    assert [r.number.n for r in store.releases(KEY, limit=2, before=3)] == [2, 1]
+    assert [r.id for r in store.rollouts(KEY, limit=2, before=4)] == [3, 2]
+    assert store.begun_by([2, 4, 99]) == {2: "ada1", 4: "ada3"}
+
+
+def test_the_newest_rollout_of_each_environment_is_found_at_once(store: Store) -> None:
+    staging, never = EnvKey("bookshop", "staging"), EnvKey("bookshop", "never")
+    store.close(store.begin(PLAN, "ada", 1.0).id, {}, 2.0)
+    newest = store.begin(PLAN, "ada", 3.0)
+    other = store.begin(replace(PLAN, key=staging), "ada", 4.0)
+    assert store.last_rollouts([KEY, staging, never]) == {KEY: newest, staging: other}
+    assert store.last_rollouts([]) == {}
+
+
+def test_each_thing_that_happens_to_a_rollout_is_told_in_order(store: Store) -> None:
+    assert (store.changes(0), store.changes_kept()) == ((), (0, 0))
+    state = store.begin(PLAN, "ada", 1.0)
+    store.save(replace(state, phase=Phase.SHIFTING, weight=Weight(500)), [Entry(2.0, "goes on", "shifting", 500)])
+    for _ in range(2):
+        store.commit(state.id, Slot.GREEN, ReleaseNumber(2), 600.0, 3.0)
+        store.close(state.id, {}, 4.0)
+    store.tell("approval", str(KEY), {"approval": 1}, 5.0)
+    told = store.changes(0)
+    assert [(c.kind, c.at, c.key, c.rollout) for c in told] == [
+        ("rollout", 1.0, str(KEY), state.id),
+        ("journal", 2.0, str(KEY), state.id),
+        ("rollout", 2.0, str(KEY), state.id),
+        ("live", 3.0, str(KEY), state.id),
+        ("closed", 4.0, str(KEY), state.id),
+        ("approval", 5.0, str(KEY), None),
+    ]
+    assert told[1].data == {"text": "goes on", "weight": 500}
+    assert told[2].data == {
+        "phase": "shifting",
+        "weight": 500,
+        "step": state.step,
+        "candidate": "r2",
+        "baseline": "r1",
+        "ended": False,
+    }
+    assert [c.data for c in told[3:]] == [{"release": "r2", "slot": "green"}, {}, {"approval": 1}]
+
+
+def test_the_feed_is_read_by_page_and_grows_also_when_many_tell_at_once(store: Store) -> None:
+    threads = [threading.Thread(target=store.tell, args=("audit", "ada", {"n": n}, 1.0)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    all_of_them = store.changes(0)
+    assert sorted(c.data["n"] for c in all_of_them) == list(range(8))
+    assert store.changes(0, 3) + store.changes(all_of_them[2].seq) == all_of_them
+    assert store.changes_kept() == (all_of_them[0].seq, all_of_them[-1].seq)
+
+
+def test_the_oldest_of_the_feed_go_and_what_is_kept_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("crossfade.store.sql.CHANGES_KEPT", 150)
+    monkeypatch.setattr("crossfade.fakes.store.CHANGES_KEPT", 150)
+    for _ in range(200):
+        store.tell("audit", "ada", {}, 1.0)
+    assert store.changes_kept() == (51, 200)
+    assert store.changes(0, 1)[0].seq == 51
+
+
+def test_an_idempotency_key_is_claimed_once_and_then_knows_what_was_answered(store: Store) -> None:
+    assert store.claim_key("ada", "k", "f1", 1.0) is None
+    assert store.claim_key("ada", "k", "f2", 2.0) == Kept("f1", None, "")
+    assert store.claim_key("bob", "k", "f2", 2.0) is None
+    store.keep_answer("ada", "k", 202, "{}")
+    assert store.claim_key("ada", "k", "f1", 3.0) == Kept("f1", 202, "{}")
+    assert store.claim_key("ada", "k", "f2", 1.0 + ANSWERS_KEPT) == Kept("f1", 202, "{}")
+    assert store.claim_key("ada", "k", "f2", 1.5 + ANSWERS_KEPT) is None
+
+
+def test_of_many_at_once_one_claims_a_key(store: Store) -> None:
+    found: list[Kept | None] = []
+    threads = [threading.Thread(target=lambda: found.append(store.claim_key("ada", "k", "f", 1.0))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found.count(None) == 1
+
+
+def test_a_key_is_given_up_unless_it_was_answered(store: Store) -> None:
+    for name in ("done", "left"):
+        store.claim_key("ada", name, "f", 1.0)
+    store.keep_answer("ada", "done", 202, "{}")
+    for name in ("done", "left"):
+        store.give_up_key("ada", name)
+    assert store.claim_key("ada", "left", "g", 2.0) is None
+    store.give_up_keys()
+    assert store.claim_key("ada", "left", "h", 3.0) is None
+    assert store.claim_key("ada", "done", "f", 3.0) == Kept("f", 202, "{}")

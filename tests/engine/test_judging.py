@@ -14,6 +14,7 @@ from crossfade.domain.rollout import Kind, Phase, Plan
 from crossfade.domain.traffic import Slot
 from crossfade.domain.values import EnvKey, ReleaseNumber, Weight
 from crossfade.engine.judging import Judging
+from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
 from crossfade.fakes.prober import FakeProber
 from crossfade.fakes.router import FakeRouter
@@ -46,6 +47,7 @@ class Stage:
             prober=FakeProber(),
             artifacts=FakeArtifacts(),
             secrets=FakeSecrets(),
+            access=FakeAccess(),
             key=b"key",
             now=lambda: self.now,
             sources=self.sources,

@@ -11,6 +11,9 @@
     │   ├── NotRestorable      a release cannot be brought back (says why)
     │   └── StaleFence         a newer holder has written since: this writer lost its turn
     ├── NotFound               no such service, environment, release, rollout or artifact
+    ├── Unauthenticated        nobody knows who asks (no credential, or one that is not valid)
+    ├── Forbidden              who asks is known, but may not
+    ├── TooMany                asked too often (says when to come again)
     ├── Unavailable            a part that Crossfade drives does not answer (edge, supervisor, server)
     └── StorageFailed          the state folder cannot be written (disk full, permissions)
 
@@ -156,6 +159,28 @@ class NotFound(CrossfadeError):
     """No such service, environment, release, rollout or artifact."""
 
     code = "not-found"
+
+
+class Unauthenticated(CrossfadeError):
+    """Nobody knows who asks. Says the same whatever was wrong, so that nothing can be learnt by trying."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(CrossfadeError):
+    """Who asks is known, but may not."""
+
+    code = "forbidden"
+
+
+class TooMany(CrossfadeError):
+    """Asked too often. ``retry_after``: seconds until it is worth trying again."""
+
+    code = "too-many"
+
+    def __init__(self, what: str, retry_after: float, *, hint: str = "") -> None:
+        super().__init__(what, hint=hint, retry_after=retry_after)
+        self.retry_after = retry_after
 
 
 class Unavailable(CrossfadeError):

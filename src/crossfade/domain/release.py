@@ -6,6 +6,7 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from crossfade.domain.access import Role
 from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.health import Check, Flow
 from crossfade.domain.traffic import Sticky
@@ -93,6 +94,8 @@ class ReleaseConfig:
     request_timeout: float = 60.0
     strategy: Strategy = field(default_factory=BlueGreen)
     analysis: Analysis = field(default_factory=Analysis)
+    approval: Role | None = None
+    """Who must approve a deployment that they did not ask for themselves; None: nobody."""
 
     @property
     def url(self) -> str:
@@ -126,10 +129,11 @@ class Standing(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Restorable:
-    """Whether a release can be brought back, with every reason why not."""
+    """Whether a release can be brought back, with every reason why not. ``checked`` is when that was seen, epoch s."""
 
     number: ReleaseNumber
     reasons: tuple[str, ...] = ()
+    checked: float = 0.0
 
     @property
     def ok(self) -> bool:

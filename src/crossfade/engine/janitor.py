@@ -36,6 +36,10 @@ class Janitor:
     def start(self) -> None:
         self._thread.start()
 
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
     def wake(self) -> None:
         """There may be something to do."""
         self._wake.set()

@@ -85,6 +85,10 @@ class Engine:
         self._janitor.stop()
         DBOS.destroy(workflow_completion_timeout_sec=2)
 
+    def faults(self) -> tuple[str, ...]:
+        """What keeps it from driving rollouts, in sentences; nothing when it does."""
+        return () if self._janitor.alive else ("The engine does not run.",)
+
     # --- work
 
     def drive(self, rollout: int) -> None:

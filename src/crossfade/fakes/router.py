@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from crossfade.domain.errors import CrossfadeError, Invalid, NotFound, Refused, StaleFence, Unavailable
@@ -145,6 +145,12 @@ class FakeRouter:
                 if isinstance(slot, Slot) or found
             }
             return EdgeState(here.route, here.split, here.lease, here.lapsed, servers, self._fences.get(key, 0))
+
+    def read_many(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, EdgeState]:
+        with self._lock:
+            if self.fails_with is not None:
+                raise self.fails_with
+            return {key: self.read(key) for key in keys if key in self._environments}
 
     def keys(self) -> tuple[EnvKey, ...]:
         with self._lock:

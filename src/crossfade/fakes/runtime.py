@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from crossfade.domain.errors import CrossfadeError, Invalid, Refused, StaleFence
@@ -58,6 +58,9 @@ class FakeRuntime:
     def replicas(self, key: EnvKey) -> tuple[Replica, ...]:
         with self._lock:
             return tuple(replica for _, replica in sorted(self._found.get(key, {}).items()))
+
+    def replicas_of(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, tuple[Replica, ...]]:
+        return {key: self.replicas(key) for key in keys}
 
     def logs(self, name: str, lines: int = 50) -> tuple[str, ...]:
         with self._lock:

@@ -17,7 +17,7 @@ from crossfade.domain.release import Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
 from crossfade.domain.traffic import Pool, Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
-from crossfade.ports import Reading
+from crossfade.ports import ANSWERS_KEPT, CHANGES_KEPT, Change, Kept, Reading
 
 
 class FakeStore:
@@ -41,6 +41,9 @@ class FakeStore:
         self._tallies: Tallies = {}
         self._batches: dict[str, int] = {}
         self._serial = 0
+        self._feed: list[Change] = []
+        self._told = 0
+        self._answers: dict[tuple[str, str], tuple[float, Kept]] = {}
 
     def environment(self, key: EnvKey) -> Environment | None:
         with self._lock:
@@ -73,10 +76,11 @@ class FakeStore:
             raise NotFound(f"{service} has no release {number}.", hint="`crossfade releases` lists them.")
         return found[1]
 
-    def releases(self, key: EnvKey) -> tuple[Release, ...]:
+    def releases(self, key: EnvKey, *, limit: int | None = None, before: int | None = None) -> tuple[Release, ...]:
         with self._lock:
             mine = [release for k, release in self._releases.values() if k == key]
-        return tuple(sorted(mine, key=lambda release: release.number, reverse=True))
+        asked = [release for release in mine if before is None or release.number.n < before]
+        return tuple(sorted(asked, key=lambda release: release.number, reverse=True)[:limit])
 
     def promotions(self, key: EnvKey) -> tuple[ReleaseNumber, ...]:
         return tuple(number for k, number, _ in self._promotions if k == key)
@@ -103,12 +107,17 @@ class FakeStore:
             self._rollouts[number] = state
             self._begun[number] = (found.fence + 1, by)
             self._environments[plan.key] = replace(found, holder=number, fence=found.fence + 1)
+            self.tell("rollout", str(plan.key), _summary(state), now, number)
             return state
 
     def save(self, state: Rollout, entries: Sequence[Entry]) -> None:
         with self._lock:
             self._rollouts[state.id] = state
             self._journal.setdefault(state.id, []).extend(entries)
+            key, at = str(state.plan.key), entries[-1].at if entries else state.entered
+            for entry in entries:
+                self.tell("journal", key, {"text": entry.text, "weight": entry.weight}, entry.at, state.id)
+            self.tell("rollout", key, _summary(state), at, state.id)
 
     def rollout(self, id: int) -> Rollout:
         if id not in self._rollouts:
@@ -119,12 +128,24 @@ class FakeStore:
         self.rollout(id)
         return self._begun[id][0]
 
-    def rollouts(self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50) -> tuple[Rollout, ...]:
+    def last_rollouts(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, Rollout]:
+        with self._lock:
+            return {state.plan.key: state for _, state in sorted(self._rollouts.items()) if state.plan.key in keys}
+
+    def begun_by(self, ids: Sequence[int]) -> Mapping[int, str]:
+        with self._lock:
+            return {id: self._begun[id][1] for id in ids if id in self._begun}
+
+    def rollouts(
+        self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50, before: int | None = None
+    ) -> tuple[Rollout, ...]:
         with self._lock:
             found = [
                 state
                 for id, state in sorted(self._rollouts.items(), reverse=True)
-                if key in (None, state.plan.key) and not (open_only and id in self._closed)
+                if key in (None, state.plan.key)
+                and not (open_only and id in self._closed)
+                and (before is None or id < before)
             ]
         return tuple(found[:limit])
 
@@ -168,15 +189,17 @@ class FakeStore:
             for place, until in ((slot, None), (slot.other, warm_until)):
                 if (key, place) in self._slots:
                     self._slots[key, place] = replace(self._slots[key, place], warm_until=until)
+            self.tell("live", str(key), {"release": str(release), "slot": slot.value}, now, id)
 
     def close(self, id: int, receipt: Mapping[str, Any], now: float) -> None:
         with self._lock:
             if id not in self._closed:
                 self._closed[id] = now
                 self._receipts[id] = dict(receipt)
-            for key, environment in self._environments.items():
+            for key, environment in list(self._environments.items()):
                 if environment.holder == id:
                     self._environments[key] = replace(environment, holder=None)
+                    self.tell("closed", str(key), {}, now, id)
 
     def keep_receipt(self, id: int, receipt: Mapping[str, Any]) -> None:
         self._receipts[id] = dict(receipt)
@@ -227,3 +250,50 @@ class FakeStore:
     def event_tallies(self, key: EnvKey) -> Mapping[tuple[ReleaseNumber, str, str], Moments]:
         with self._lock:
             return {(release, pool, name): m for (k, release, pool, name), m in self._tallies.items() if k == key}
+
+    def tell(self, kind: str, key: str, data: Mapping[str, Any], now: float, rollout: int | None = None) -> None:
+        with self._lock:
+            self._told += 1
+            self._feed.append(Change(self._told, now, kind, key, rollout, json.loads(json.dumps(data))))
+            if self._told % 100 == 0:
+                del self._feed[:-CHANGES_KEPT]
+
+    def changes(self, after: int, limit: int = 500) -> tuple[Change, ...]:
+        with self._lock:
+            return tuple(change for change in self._feed if change.seq > after)[:limit]
+
+    def changes_kept(self) -> tuple[int, int]:
+        with self._lock:
+            return (self._feed[0].seq, self._feed[-1].seq) if self._feed else (0, 0)
+
+    def claim_key(self, actor: str, name: str, fingerprint: str, now: float) -> Kept | None:
+        with self._lock:
+            self._answers = {place: known for place, known in self._answers.items() if known[0] >= now - ANSWERS_KEPT}
+            known = self._answers.setdefault((actor, name), (now, fresh := Kept(fingerprint, None, "")))
+            return None if known[1] is fresh else known[1]
+
+    def keep_answer(self, actor: str, name: str, status: int, body: str) -> None:
+        with self._lock:
+            if (actor, name) in self._answers:
+                at, kept = self._answers[actor, name]
+                self._answers[actor, name] = (at, Kept(kept.fingerprint, status, body))
+
+    def give_up_key(self, actor: str, name: str) -> None:
+        with self._lock:
+            if (actor, name) in self._answers and self._answers[actor, name][1].status is None:
+                del self._answers[actor, name]
+
+    def give_up_keys(self) -> None:
+        with self._lock:
+            self._answers = {place: known for place, known in self._answers.items() if known[1].status is not None}
+
+
+def _summary(state: Rollout) -> dict[str, Any]:
+    return {
+        "phase": state.phase.value,
+        "weight": state.weight.bp,
+        "step": state.step,
+        "candidate": str(state.plan.candidate),
+        "baseline": str(state.plan.baseline) if state.plan.baseline else None,
+        "ended": state.phase.ended,
+    }

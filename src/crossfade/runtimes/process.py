@@ -135,11 +135,16 @@ class ProcessRuntime:
 
     def replicas(self, key: EnvKey) -> tuple[Replica, ...]:
         """See `Runtime.replicas`. Raises Unavailable, StorageFailed."""
-        records = self._records(self._folder / _stem(key))
-        if not records:
-            return ()
-        states = self._supervisor.states()
-        return tuple(_replica(records[name], states.get(name)) for name in sorted(records))
+        return self.replicas_of((key,))[key]
+
+    def replicas_of(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, tuple[Replica, ...]]:
+        """See `Runtime.replicas_of`. Raises Unavailable, StorageFailed."""
+        records = {key: self._records(self._folder / _stem(key)) for key in keys}
+        states = self._supervisor.states() if any(records.values()) else {}
+        return {
+            key: tuple(_replica(found[name], states.get(name)) for name in sorted(found))
+            for key, found in records.items()
+        }
 
     def logs(self, name: str, lines: int = 50) -> tuple[str, ...]:
         """See `Runtime.logs`. They are still there after the replica was stopped. Raises Invalid, StorageFailed."""

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from crossfade.domain.access import Role
 from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.errors import InvalidConfig, NotFound, Problem
 from crossfade.domain.health import Check, Expectation, Flow
@@ -256,6 +257,7 @@ class EnvironmentPart(Part):
     strategy: StrategyPart = Field(default_factory=BlueGreenPart)
     analysis: Annotated[AnalysisPart | None, GIVEN, ANALYSIS_WORDS] = None
     warm_for: Annotated[float | None, scalars.duration("0s", "30d")] = None
+    approval: Annotated[str, scalars.choice("none", "operator", "admin")] = "none"
 
 
 class Spec(Part):
@@ -341,6 +343,7 @@ class Spec(Part):
             request_timeout=self.request_timeout,
             strategy=strategy.strategy(),
             analysis=analysis.analysis() if analysis is not None else Analysis(),
+            approval=None if own.approval == "none" else Role(own.approval),
         )
 
     def _own(self, name: str) -> EnvironmentPart:

@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
-from alembic import command as alembic
-from alembic.config import Config
 from pydantic import TypeAdapter
-from sqlalchemy.exc import IntegrityError, OperationalError
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.exc import IntegrityError
 
 from crossfade.domain import rollout as machine
 from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
-from crossfade.domain.errors import Busy, NotFound, StorageFailed
+from crossfade.domain.errors import Busy, NotFound
 from crossfade.domain.events import BATCHES_KEPT, Event, refuse_many_names, tally
 from crossfade.domain.release import Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
 from crossfade.domain.traffic import Pool, Slot, pool_of
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
-from crossfade.ports import Reading
+from crossfade.ports import ANSWERS_KEPT, CHANGES_KEPT, Change, Kept, Reading
 from crossfade.store import tables as t
+from crossfade.store.database import Database
 
 _STATE = TypeAdapter(Rollout)
 _CONFIG = TypeAdapter(ReleaseConfig)
@@ -34,38 +30,16 @@ _READING = TypeAdapter(Reading)
 _ENDED = tuple(phase.value for phase in machine.Phase if phase.ended)
 
 
-class SqlStore:
-    """`ports.Store`. ``url`` is SQLAlchemy's; the tables are brought up to date on opening.
+class SqlStore(Database):
+    """`ports.Store`. ``url`` is SQLAlchemy's.
 
     Raises StorageFailed when the database cannot be opened or written.
     """
 
     def __init__(self, url: str) -> None:
-        self.url = url
-        sqlite = url.startswith("sqlite")
-        self._engine = sa.create_engine(
-            url, poolclass=QueuePool, pool_size=4, connect_args={"timeout": 15} if sqlite else {}
-        )
-        if sqlite:
-            sa.event.listen(self._engine, "connect", _prepare_sqlite)
-            # pysqlite opens a transaction only at the first write; a read before it would see an older state.
-            sa.event.listen(self._engine, "begin", lambda c: c.exec_driver_sql("BEGIN IMMEDIATE"))
-        with _storage(url):
-            upgrade(self._engine)
-
-    def dispose(self) -> None:
-        """Close all connections."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        with _storage(self.url), self._engine.begin() as connection:
-            yield connection
-
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with _storage(self.url), self._engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            yield connection
+        super().__init__(url)
+        # A release never changes once it is written.
+        self._read_release = lru_cache(maxsize=2000)(self._release)
 
     # --- environments
 
@@ -78,7 +52,7 @@ class SqlStore:
     def _environments(self, where: sa.ColumnElement[bool]) -> tuple[Environment, ...]:
         with self._reading() as c:
             rows = c.execute(sa.select(t.environments).where(where).order_by(t.environments.c.key)).all()
-            held = c.execute(sa.select(t.slots)).all() if rows else []
+            held = c.execute(sa.select(t.slots).where(t.slots.c.key.in_([row.key for row in rows]))).all()
         occupants: dict[str, dict[Slot, Occupant]] = {}
         for row in held:
             occupants.setdefault(row.key, {})[Slot(row.slot)] = Occupant(
@@ -133,6 +107,9 @@ class SqlStore:
         return Release(ReleaseNumber(number), digest, config, now, label)
 
     def release(self, service: str, number: ReleaseNumber) -> Release:
+        return self._read_release(service, number)
+
+    def _release(self, service: str, number: ReleaseNumber) -> Release:
         with self._reading() as c:
             row = c.execute(
                 sa.select(t.releases).where(t.releases.c.service == service, t.releases.c.number == number.n)
@@ -141,11 +118,12 @@ class SqlStore:
             raise NotFound(f"{service} has no release {number}.", hint="`crossfade releases` lists them.")
         return _release(row)
 
-    def releases(self, key: EnvKey) -> tuple[Release, ...]:
+    def releases(self, key: EnvKey, *, limit: int | None = None, before: int | None = None) -> tuple[Release, ...]:
+        query = sa.select(t.releases).where(t.releases.c.key == str(key)).order_by(t.releases.c.number.desc())
+        if before is not None:
+            query = query.where(t.releases.c.number < before)
         with self._reading() as c:
-            rows = c.execute(
-                sa.select(t.releases).where(t.releases.c.key == str(key)).order_by(t.releases.c.number.desc())
-            ).all()
+            rows = c.execute(query.limit(limit)).all()
         return tuple(_release(row) for row in rows)
 
     def promotions(self, key: EnvKey) -> tuple[ReleaseNumber, ...]:
@@ -179,6 +157,7 @@ class SqlStore:
                 c.execute(t.environments.insert().values(key=key, holder=number, fence=fence))
             else:
                 c.execute(t.environments.update().where(t.environments.c.key == key).values(holder=number, fence=fence))
+            _tell(c, "rollout", key, now, _told(state), number)
         return state
 
     def save(self, state: Rollout, entries: Sequence[Entry]) -> None:
@@ -207,6 +186,10 @@ class SqlStore:
                         for i, entry in enumerate(entries, 1)
                     ],
                 )
+            key, at = str(state.plan.key), entries[-1].at if entries else state.entered
+            for entry in entries:
+                _tell(c, "journal", key, entry.at, {"text": entry.text, "weight": entry.weight}, state.id)
+            _tell(c, "rollout", key, at, _told(state), state.id)
 
     def rollout(self, id: int) -> Rollout:
         return _STATE.validate_json(self._row(id).state)
@@ -221,8 +204,25 @@ class SqlStore:
             raise NotFound(f"There is no rollout #{id}.", hint="`crossfade status` shows the last ones.")
         return row
 
-    def rollouts(self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50) -> tuple[Rollout, ...]:
+    def last_rollouts(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, Rollout]:
+        named = t.rollouts.c.key.in_([str(key) for key in keys])
+        newest = sa.select(sa.func.max(t.rollouts.c.id)).where(named).group_by(t.rollouts.c.key)
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.rollouts.c.state).where(t.rollouts.c.id.in_(newest))).all()
+        states = [_STATE.validate_json(row.state) for row in rows]
+        return {state.plan.key: state for state in states}
+
+    def begun_by(self, ids: Sequence[int]) -> Mapping[int, str]:
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.rollouts.c.id, t.rollouts.c.by).where(t.rollouts.c.id.in_(ids))).all()
+        return {row.id: row.by for row in rows}
+
+    def rollouts(
+        self, key: EnvKey | None = None, *, open_only: bool = False, limit: int = 50, before: int | None = None
+    ) -> tuple[Rollout, ...]:
         query = sa.select(t.rollouts.c.state).order_by(t.rollouts.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(t.rollouts.c.id < before)
         if key is not None:
             query = query.where(t.rollouts.c.key == str(key))
         if open_only:
@@ -285,6 +285,7 @@ class SqlStore:
             others = sa.and_(t.slots.c.key == key, t.slots.c.slot == slot.other.value)
             c.execute(t.slots.update().where(mine).values(warm_until=None))
             c.execute(t.slots.update().where(others).values(warm_until=warm_until))
+            _tell(c, "live", key, now, {"release": str(release), "slot": slot.value}, id)
 
     def close(self, id: int, receipt: Mapping[str, Any], now: float) -> None:
         with self._writing() as c:
@@ -293,7 +294,10 @@ class SqlStore:
                 .where(t.rollouts.c.id == id, t.rollouts.c.closed.is_(None))
                 .values(closed=now, receipt=json.dumps(receipt))
             )
-            c.execute(t.environments.update().where(t.environments.c.holder == id).values(holder=None))
+            freed = c.execute(sa.select(t.environments.c.key).where(t.environments.c.holder == id)).scalar()
+            if freed is not None:
+                c.execute(t.environments.update().where(t.environments.c.holder == id).values(holder=None))
+                _tell(c, "closed", freed, now, {}, id)
 
     def keep_receipt(self, id: int, receipt: Mapping[str, Any]) -> None:
         with self._writing() as c:
@@ -366,6 +370,69 @@ class SqlStore:
             rows = c.execute(sa.select(t.event_tallies).where(t.event_tallies.c.key == str(key))).all()
         return {(ReleaseNumber(row.release), row.pool, row.name): Moments(row.n, row.sum, row.sum_sq) for row in rows}
 
+    # --- the feed of changes
+
+    def tell(self, kind: str, key: str, data: Mapping[str, Any], now: float, rollout: int | None = None) -> None:
+        with self._writing() as c:
+            _tell(c, kind, key, now, data, rollout)
+
+    def changes(self, after: int, limit: int = 500) -> tuple[Change, ...]:
+        with self._reading() as c:
+            rows = c.execute(sa.select(t.feed).where(t.feed.c.seq > after).order_by(t.feed.c.seq).limit(limit)).all()
+        return tuple(Change(row.seq, row.at, row.kind, row.key, row.rollout, json.loads(row.data)) for row in rows)
+
+    def changes_kept(self) -> tuple[int, int]:
+        with self._reading() as c:
+            row = c.execute(sa.select(sa.func.min(t.feed.c.seq), sa.func.max(t.feed.c.seq))).one()
+        return (row[0] or 0, row[1] or 0)
+
+    # --- answers that were given under an idempotency key
+
+    def claim_key(self, actor: str, name: str, fingerprint: str, now: float) -> Kept | None:
+        mine = sa.and_(t.answers.c.actor == actor, t.answers.c.name == name)
+        with self._writing() as c:
+            c.execute(t.answers.delete().where(t.answers.c.at < now - ANSWERS_KEPT))
+            row = c.execute(sa.select(t.answers).where(mine)).one_or_none()
+            if row is not None:
+                return Kept(row.fingerprint, row.status, row.body or "")
+            c.execute(t.answers.insert().values(actor=actor, name=name, fingerprint=fingerprint, at=now))
+        return None
+
+    def keep_answer(self, actor: str, name: str, status: int, body: str) -> None:
+        mine = sa.and_(t.answers.c.actor == actor, t.answers.c.name == name)
+        with self._writing() as c:
+            c.execute(t.answers.update().where(mine).values(status=status, body=body))
+
+    def give_up_key(self, actor: str, name: str) -> None:
+        unanswered = t.answers.c.status.is_(None)
+        with self._writing() as c:
+            c.execute(t.answers.delete().where(t.answers.c.actor == actor, t.answers.c.name == name, unanswered))
+
+    def give_up_keys(self) -> None:
+        with self._writing() as c:
+            c.execute(t.answers.delete().where(t.answers.c.status.is_(None)))
+
+
+def _told(state: Rollout) -> dict[str, Any]:
+    """What the feed says of a rollout."""
+    return {
+        "phase": state.phase.value,
+        "weight": state.weight.bp,
+        "step": state.step,
+        "candidate": str(state.plan.candidate),
+        "baseline": str(state.plan.baseline) if state.plan.baseline else None,
+        "ended": state.phase.ended,
+    }
+
+
+def _tell(c: sa.Connection, kind: str, key: str, now: float, data: Mapping[str, Any], rollout: int | None) -> None:
+    text = json.dumps(data, separators=(",", ":"))
+    result = c.execute(t.feed.insert().values(at=now, kind=kind, key=key, rollout=rollout, data=text))
+    assert result.inserted_primary_key is not None
+    seq = result.inserted_primary_key[0]
+    if seq % 100 == 0:
+        c.execute(t.feed.delete().where(t.feed.c.seq <= seq - CHANGES_KEPT))
+
 
 def _names(c: sa.Connection, key: EnvKey, release: ReleaseNumber) -> tuple[str, ...]:
     """The names of events that a release has had."""
@@ -394,33 +461,3 @@ def _release(row: sa.Row[Any]) -> Release:
     return Release(
         ReleaseNumber(row.number), Digest(row.digest), _CONFIG.validate_json(row.config), row.created, row.label
     )
-
-
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # SQLAlchemy's "begin" event says BEGIN IMMEDIATE itself
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=FULL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.close()
-
-
-@contextmanager
-def _storage(url: str) -> Iterator[None]:
-    try:
-        yield
-    except OperationalError as error:
-        raise StorageFailed(
-            f"the ledger {sa.make_url(url).render_as_string()} cannot be used: {error.orig}.",
-            hint="Look at the free space and permissions of the state folder; `crossfade doctor` checks both.",
-        ) from error
-
-
-def upgrade(engine: sa.Engine) -> None:
-    """Bring the tables up to date. A database newer than this program is refused. Raises StorageFailed."""
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        config.attributes["connection"] = connection
-        alembic.upgrade(config, "head")

@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Column, Float, ForeignKey, Index, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 
 metadata = MetaData(
     naming_convention={
@@ -143,5 +155,113 @@ event_batches = Table(
     Column("accepted", Integer, nullable=False),
     Column("at", Float, nullable=False),
     UniqueConstraint("batch"),
+    sqlite_autoincrement=True,
+)
+
+feed = Table(
+    "feed",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("key", String(100), nullable=False),
+    Column("rollout", Integer),
+    Column("data", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("actor", String(120), primary_key=True),
+    Column("name", String(200), primary_key=True),
+    Column("fingerprint", String(64), nullable=False),
+    Column("status", Integer),
+    Column("body", Text),
+    Column("at", Float, nullable=False),
+    Index("ix_answers_at", "at"),
+)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("password", String(200), nullable=False),
+    Column("issuer", String(200), nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("owner", String(100), nullable=False),
+    Column("hash", String(200), nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("expires", Float),
+    Column("revoked", Float),
+    Column("used", Float),
+    Index("ix_tokens_owner", "owner"),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("grants", Text),
+    Column("csrf", String(64), nullable=False),
+    Column("created", Float, nullable=False),
+    Column("seen", Float, nullable=False),
+    Column("expires", Float, nullable=False),
+    Index("ix_sessions_name", "name"),
+)
+
+links = Table(
+    "links",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("grants", Text, nullable=False),
+    Column("expires", Float, nullable=False),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("via", String(20), nullable=False),
+    Column("address", String(100), nullable=False),
+    Column("what", String(60), nullable=False),
+    Column("key", String(200), nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("hash", String(64), nullable=False),
+    Index("ix_audit_key_seq", "key", "seq"),
+    sqlite_autoincrement=True,
+)
+
+approvals = Table(
+    "approvals",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("key", String(100), nullable=False),
+    Column("release", Integer, nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("identity", String(100), nullable=False),
+    Column("asked", Float, nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("decided_by", String(200)),
+    Column("decided", Float),
+    Column("why", String(500), nullable=False),
+    Column("rollout", Integer),
+    Index("ix_approvals_key_state", "key", "state"),
     sqlite_autoincrement=True,
 )

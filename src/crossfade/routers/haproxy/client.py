@@ -69,18 +69,28 @@ def generation_of(info: str) -> int | None:
     return None
 
 
-def rows(stat: str, backend: str) -> dict[str, Row]:
-    """The servers of one backend, by name, from `show stat`."""
-    found: dict[str, Row] = {}
+def tables(stat: str) -> dict[str, dict[str, Row]]:
+    """The servers of each backend, by name, from `show stat`."""
+    found: dict[str, dict[str, Row]] = {}
     start = stat.find("# pxname")
     if start < 0:
         return found
-    for row in csv.DictReader(io.StringIO(stat[start + 2 :])):
-        if row["pxname"] == backend and row["svname"] not in ("BACKEND", "FRONTEND", "_elsewhere"):
-            found[row["svname"]] = Row(
-                row["status"], int(row["scur"] or 0), row["check_status"], row["last_chk"], row["addr"]
+    lines = csv.reader(io.StringIO(stat[start + 2 :]))
+    places = {name: place for place, name in enumerate(next(lines))}
+    status, sessions, check, last, address = (
+        places[name] for name in ("status", "scur", "check_status", "last_chk", "addr")
+    )
+    for row in lines:
+        if len(row) > address and row[1] not in ("BACKEND", "FRONTEND", "_elsewhere"):
+            found.setdefault(row[0], {})[row[1]] = Row(
+                row[status], int(row[sessions] or 0), row[check], row[last], row[address]
             )
     return found
+
+
+def rows(stat: str, backend: str) -> dict[str, Row]:
+    """The servers of one backend, by name, from `show stat`."""
+    return tables(stat).get(backend, {})
 
 
 def has_backend(stat: str, backend: str) -> bool:

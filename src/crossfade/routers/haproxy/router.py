@@ -14,7 +14,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from crossfade.domain.traffic import POOLS, Lease, Pool, Server, Slot, Split
 from crossfade.domain.values import EnvKey
 from crossfade.ports import EdgeState, Route, ServerStatus
 from crossfade.routers.haproxy import config
-from crossfade.routers.haproxy.client import EdgeClient, Row, generation_of, has_backend, rows
+from crossfade.routers.haproxy.client import EdgeClient, Row, generation_of, has_backend, rows, tables
 from crossfade.routers.haproxy.process import fault_of, files
 from crossfade.routers.haproxy.state import (
     FILE,
@@ -47,6 +47,8 @@ UP_WITHIN: Final = 10.0
 """Seconds within which a server that is added must be seen as up."""
 GONE_WITHIN: Final = 5.0
 RELOADED_WITHIN: Final = 10.0
+AT_ONCE: Final = 50
+"""Environments that are asked for together: HAProxy takes 16 kB of commands."""
 
 
 class HAProxyRouter:
@@ -97,30 +99,28 @@ class HAProxyRouter:
 
     def read(self, key: EnvKey) -> EdgeState:
         with self._locked():
-            state = self._state()
-        environment = self._environment(state, key)
-        name = name_of(key)
-        answer = self._client.ask(f"crossfade state {name}", "show stat")
-        code, word = answer.split("\n", 1)[0].split()
-        if code == "-" or not has_backend(answer, f"{name}.blue"):
+            self._environment(self._state(), key)
+        found = self.read_many((key,)).get(key)
+        if found is None:
             raise self._not_there(key)
-        seen = {slot: rows(answer, f"{name}.{slot}") for slot in POOLS}
-        sessions = self._old_sessions(name)
-        return EdgeState(
-            route=environment.route,
-            split=Split.from_code(int(code)),
-            lease=environment.lease if word == "leased" else None,
-            lapsed=word == "lapsed" or (word == "none" and environment.lapsed),
-            servers={
-                slot: tuple(
-                    _status(m, seen[slot].get(m.server.name), sessions.get((slot, m.server.name), 0))
-                    for m in environment.of(slot)
-                )
-                for slot in POOLS
-                if isinstance(slot, Slot) or environment.of(slot)
-            },
-            fence=state.fences.get(key, 0),
-        )
+        return found
+
+    def read_many(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, EdgeState]:
+        with self._locked():
+            state = self._state()
+        known = [key for key in keys if key in state.environments]
+        found: dict[EnvKey, EdgeState] = {}
+        for start in range(0, len(known), AT_ONCE):
+            part = known[start : start + AT_ONCE]
+            answer = self._client.ask(*(f"crossfade state {name_of(key)}" for key in part), "show stat")
+            says, _, stat = answer.partition("# pxname")
+            servers = tables("# pxname" + stat)
+            sessions = self._old_sessions()
+            for key, line in zip(part, (line for line in says.splitlines() if line), strict=False):
+                code, word = line.split()
+                if code != "-" and has_backend(stat, f"{name_of(key)}.blue"):
+                    found[key] = _seen(key, state, Split.from_code(int(code)), word, servers, sessions)
+        return found
 
     # --- servers
 
@@ -356,13 +356,13 @@ class HAProxyRouter:
                     if f" be={backend} srv={server} " in line:
                         self._client.ask_old(pid, f"shutdown session {line.partition(':')[0]}")
 
-    def _old_sessions(self, name: str) -> dict[tuple[Pool, str], int]:
-        counts: dict[tuple[Pool, str], int] = {}
+    def _old_sessions(self) -> dict[tuple[str, str], int]:
+        """What workers that a reload left still have in flight, by backend and server."""
+        counts: dict[tuple[str, str], int] = {}
         for pid in self._client.old_workers():
-            stat = self._client.ask_old(pid, "show stat")
-            for slot in POOLS:
-                for server, row in rows(stat, f"{name}.{slot}").items():
-                    counts[slot, server] = counts.get((slot, server), 0) + row.sessions
+            for backend, servers in tables(self._client.ask_old(pid, "show stat")).items():
+                for server, row in servers.items():
+                    counts[backend, server] = counts.get((backend, server), 0) + row.sessions
         return counts
 
     def _place(self, key: EnvKey, backend: str, servers: Sequence[Server], ready: set[str]) -> None:
@@ -503,6 +503,38 @@ def _check_lease(lease: Lease) -> None:
 def _overlap(one: Route, other: Route) -> bool:
     a, b = config.address(one.bind, "bind"), config.address(other.bind, "bind")
     return one.port == other.port and a.version == b.version and (a == b or a.is_unspecified or b.is_unspecified)
+
+
+def _seen(
+    key: EnvKey,
+    state: State,
+    split: Split,
+    word: str,
+    servers: Mapping[str, Mapping[str, Row]],
+    sessions: Mapping[tuple[str, str], int],
+) -> EdgeState:
+    """What the disk and the edge say together. ``word`` is what the edge says of the lease."""
+    environment = state.environments[key]
+    backends: Mapping[Pool, str] = {pool: f"{name_of(key)}.{pool}" for pool in POOLS}
+    return EdgeState(
+        route=environment.route,
+        split=split,
+        lease=environment.lease if word == "leased" else None,
+        lapsed=word == "lapsed" or (word == "none" and environment.lapsed),
+        servers={
+            pool: tuple(
+                _status(
+                    member,
+                    servers.get(backend, {}).get(member.server.name),
+                    sessions.get((backend, member.server.name), 0),
+                )
+                for member in environment.of(pool)
+            )
+            for pool, backend in backends.items()
+            if isinstance(pool, Slot) or environment.of(pool)
+        },
+        fence=state.fences.get(key, 0),
+    )
 
 
 def _try_bind(route: Route) -> None:
