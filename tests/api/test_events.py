@@ -19,6 +19,7 @@ from crossfade.domain.release import BlueGreen, ReleaseConfig
 from crossfade.domain.rollout import Kind, Plan
 from crossfade.domain.traffic import Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
+from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
 from crossfade.fakes.prober import FakeProber
 from crossfade.fakes.router import FakeRouter
@@ -68,6 +69,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
         FakeProber(),
         FakeArtifacts(tmp_path / "artifacts"),
         FakeSecrets(),
+        FakeAccess(),
         b"key",
         lambda: NOW,
     )

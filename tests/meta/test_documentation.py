@@ -85,7 +85,14 @@ class TestApi:
             if method in {"get", "put", "post", "delete", "patch"}
         }
         text = (DOCS / "reference" / "api.md").read_text()
-        assert set(re.findall(r"`((?:GET|PUT|POST|DELETE|PATCH) /[^\s`?]*)", text)) == served
+        named = re.findall(r"^\| `((?:GET|PUT|POST|DELETE|PATCH) /[^\s`?]*)", text, re.MULTILINE)
+        assert sorted(named) == sorted(served)
+
+    def test_every_kind_of_problem_is_documented_with_its_status(self) -> None:
+        codes = importlib.import_module("crossfade.api.problems").CODES
+        text = (DOCS / "reference" / "api.md").read_text()
+        rows = re.findall(r"^\| `urn:crossfade:([a-z-]+)` \| (\d+) \|", text, re.MULTILINE)
+        assert {code: int(status) for code, status in rows} == {code: status for code, (status, _) in codes.items()}
 
 
 DECISIONS = sorted((DOCS / "decisions").glob("[0-9]*.md"))

@@ -1,13 +1,19 @@
-"""What the API takes. What it gives is the data that `service` describes."""
+"""What the API takes. What it gives is in `answers`."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, StringConstraints, field_validator
 
 from crossfade.domain.events import MOST_EVENTS
 from crossfade.domain.rollout import Command
+
+Line = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Grants = Annotated[list[Annotated[str, StringConstraints(max_length=120)]], Field(max_length=100)]
+By = Annotated[Line, Field(description="Who asks; counts for the state folder's own token only.",
+                           examples=["ada@laptop"])]  # fmt: skip
 
 
 class Body(BaseModel):
@@ -22,17 +28,38 @@ class DeployBody(Body):
     service: str = Field(description="Name of the service.", examples=["bookshop"])
     environment: str = Field(description="Name of the environment.", examples=["production"])
     digest: str = Field(description="The artifact, as the upload answered.", examples=["sha256:" + "0" * 64])
-    config: dict[str, Any] = Field(description="The content of crossfade.yaml as JSON.")
-    secrets: dict[str, SecretStr] = Field(default_factory=dict, description="The variables of its env_file.")
-    label: str = Field(default="", max_length=200, description="What a person calls this release.", examples=["v2"])
-    by: str = Field(default="", max_length=200, description="Who asks.", examples=["ada@laptop"])
+    config: dict[str, Any] = Field(
+        description="The content of crossfade.yaml as JSON.",
+        examples=[{"service": "bookshop", "command": ["./bookshop"], "environments": {"production": {"port": 8080}}}],
+    )
+    secrets: dict[str, SecretStr] = Field(
+        default_factory=dict, description="The variables of its env_file.", examples=[{"API_KEY": "…"}]
+    )
+    label: Line = Field(default="", description="What a person calls this release.", examples=["v2"])
+    by: By = ""
+
+    @field_validator("config")
+    @classmethod
+    def _text(cls, config: dict[str, Any]) -> dict[str, Any]:
+        """It must be possible to write it down: no halves of characters, no NaN."""
+        try:
+            json.dumps(config, allow_nan=False, ensure_ascii=False).encode()
+        except (ValueError, RecursionError):
+            raise ValueError("plain JSON: whole characters, finite numbers, not nested too deeply") from None
+        return config
 
 
 class CommandBody(Body):
     """A command for a rollout under way."""
 
-    command: Command
-    by: str = Field(default="", max_length=200)
+    command: Command = Field(description="What to do.", examples=["promote"])
+    by: By = ""
+
+
+class AgainBody(Body):
+    """Roll out a release anew."""
+
+    by: str = Field(default="", max_length=200, description="Who asks.", examples=["ada@laptop"])
 
 
 class RollbackBody(Body):
@@ -40,7 +67,56 @@ class RollbackBody(Body):
 
     to: str | None = Field(default=None, description="A release of the window; the one before when absent.",
                            examples=["r3"])  # fmt: skip
-    by: str = Field(default="", max_length=200)
+    by: By = ""
+
+
+class RejectBody(Body):
+    """Say no to a release that waits."""
+
+    why: Line = Field(default="", description="What the one who asked should know.", examples=["not on a Friday"])
+
+
+class AccountBody(Body):
+    """A new account."""
+
+    name: str = Field(max_length=100, description="Its name.", examples=["ada"])
+    grants: Grants = Field(description="What it may do, and where.", examples=[["operator@bookshop/production"]])
+    password: SecretStr | None = Field(
+        default=None, description="10 to 1000 characters; without one, only tokens let it in.", examples=[None]
+    )
+
+
+class AccountChange(Body):
+    """What is to be different; what is null stays."""
+
+    grants: Grants | None = Field(default=None, description="In place of all before.", examples=[["viewer"]])
+    disabled: bool | None = Field(default=None, description="Keep it out, or let it in again.", examples=[True])
+
+
+class PasswordBody(Body):
+    """A new password."""
+
+    password: SecretStr = Field(description="10 to 1000 characters.", examples=["correct horse battery staple"])
+
+
+class TokenBody(Body):
+    """A new token."""
+
+    name: str = Field(max_length=100, description="What it is for.", examples=["ci"])
+    grants: Grants = Field(description="Never more than its owner's.", examples=[["operator@bookshop/*"]])
+    expires: float | None = Field(
+        default=None, ge=0, le=1e11, allow_inf_nan=False, description="Epoch seconds; null: never.", examples=[None]
+    )
+    owner: str | None = Field(
+        default=None, max_length=100, description="An account; the asker's own when null.", examples=[None]
+    )
+
+
+class LinkBody(Body):
+    """A way in for a browser."""
+
+    role: str = Field(max_length=120, description="What it may do: a role, or a grant.", examples=["viewer"])
+    name: str = Field(max_length=200, description="Whose it is.", examples=["ada@laptop"])
 
 
 class EventBody(Body):
