@@ -28,7 +28,7 @@ def main() -> None:
         if mode == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    bootstrap.serve(state, "127.0.0.1", port, at)
+    bootstrap.serve(state, bootstrap.Given("127.0.0.1", port), at)
 
 
 if __name__ == "__main__":

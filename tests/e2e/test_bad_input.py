@@ -180,12 +180,12 @@ def test_secrets_of_an_env_file_reach_the_service_and_nothing_else(shop: Install
     (shop.project / "prod.env").unlink()
 
 
-def test_the_api_wants_its_token_on_every_route_but_health(shop: Installation) -> None:
+def test_the_api_wants_its_token_on_every_route_but_health_and_readiness(shop: Installation) -> None:
     url = shop.client().url
     assert httpx.get(f"{url}/healthz").status_code == 200
     paths = httpx.get(f"{url}/api/v1/openapi.json").json()["paths"]
     for path, methods in paths.items():
-        if path == "/healthz":
+        if path in ("/healthz", "/readyz"):
             continue
         for method in methods:
             concrete = (

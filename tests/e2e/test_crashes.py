@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def dying(shop: Installation, record: Path, mode: str) -> Iterator[Dying]:
         server.stop()
 
 
-def follow(shop: Installation, server: Dying, rollout: int, seconds: float) -> dict[str, Any]:
+def follow(shop: Installation, server: Dying, rollout: int, seconds: float) -> Mapping[str, Any]:
     """Keep the server alive until the rollout has ended; the rollout."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ def shop() -> Iterator[Installation]:
 
 def given(shop: Installation) -> dict[str, str]:
     """What the first replica of the active slot finds in its environment."""
-    status: dict[str, Any] = shop.client().environment("shop/production")
+    status: Mapping[str, Any] = shop.client().environment("shop/production")
     name = status["slots"][status["active_slot"]]["replicas"][0]["name"]
     fields = Path(f"/proc/{Supervisor(shop.state).states()[name].pid}/environ").read_bytes().decode().split("\0")
     return dict(field.split("=", 1) for field in fields if field)

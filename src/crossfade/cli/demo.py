@@ -124,8 +124,11 @@ class Stage:
         with self._busy("starts the edge and the server"):
             bootstrap.up(self.state, "127.0.0.1", _free_port(), lambda _: None)
         client = Client.of(self.state)
+        client.introduce(WHO)
         url = f"http://127.0.0.1:{self.edge_port}"
-        self.console.print(f"API on {client.url}, the shop on {url}\n", highlight=False)
+        self.console.print(f"The shop on {url}, the API on {client.url}.", highlight=False)
+        link = client.new_link("viewer", WHO)["url"]
+        self.console.print(f"See it live (the link logs in once): {link}\n", highlight=False, soft_wrap=True)
 
         acts = [self._deploy(client, "v1", BLUE_GREEN, "the first release", "promoted", brief=True)]
         self._load = _Load(url, self.rate, self.state / "load.json")

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import getpass
 import json
-import os
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group
 from rich.live import Live
 
 from crossfade import __version__, bootstrap
-from crossfade.cli import follow, show
+from crossfade.cli import approvals, follow, show
+from crossfade.cli.accounts import accounts, tokens
+from crossfade.cli.audit import audit
 from crossfade.cli.client import Client, Data, Problem
-from crossfade.domain.errors import CrossfadeError, Invalid, NotFound
-
-DONE, FAILED, USAGE = 0, 1, 2
+from crossfade.cli.context import FAILED, Context, Json, Where, progressing, telling, which, who
+from crossfade.cli.dashboard import dashboard
+from crossfade.domain.errors import Invalid, NotFound
 
 app = typer.Typer(
     name="crossfade",
@@ -33,31 +30,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
-Where = Annotated[
-    str | None, typer.Argument(help="SERVICE/ENVIRONMENT; may be left out when there is only one.", show_default=False)
-]
-
-
-@dataclass
-class Context:
-    """What every command needs."""
-
-    state: Path
-    console: Console
-    errors: Console
-    json: bool = False
-
-    def client(self) -> Client:
-        return Client.of(self.state)
-
-    def say(self, data: Any, shown: Callable[[], Any]) -> None:
-        """Print ``data`` as JSON, or what ``shown`` gives as text."""
-        if self.json:
-            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
-        else:
-            self.console.print(shown())
 
 
 @app.callback(invoke_without_command=True)
@@ -78,69 +50,51 @@ def root(
     )
 
 
-@contextmanager
-def _telling(context: typer.Context, as_json: bool = False) -> Iterator[Context]:
-    """Turns errors into a message and an exit code."""
-    ctx: Context = context.obj
-    ctx.json = as_json
-    try:
-        yield ctx
-    except CrossfadeError as error:
-        _fail(ctx, error)
-    except BrokenPipeError:
-        os._exit(FAILED)
-
-
-def _fail(ctx: Context, error: CrossfadeError) -> NoReturn:
-    bad_input = isinstance(error, Invalid) or (isinstance(error, Problem) and error.status == 422)
-    if ctx.json:
-        document = {"error": error.code, "what": error.what, "hint": error.hint, "fields": dict(error.fields)}
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
-    else:
-        show.error(ctx.errors, error.what, error.hint)
-    raise typer.Exit(USAGE if bad_input else FAILED)
-
-
-def _who() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = str(os.getuid())
-    return f"{user}@{socket.gethostname()}"[:200]
-
-
-def _which(client: Client, where: str | None) -> str:
-    """The environment that is meant. Raises Invalid when several could be."""
-    keys = [f"{e['service']}/{e['environment']}" for e in client.environments()]
-    if where is None:
-        if len(keys) == 1:
-            return keys[0]
-        if not keys:
-            raise NotFound("Nothing has been deployed yet.", hint="`crossfade deploy` makes the first release.")
-        raise Invalid("environment", "", "one of " + ", ".join(keys))
-    matching = [key for key in keys if where in (key, key.split("/")[0], key.split("/")[1])]
-    if len(matching) == 1:
-        return matching[0]
-    if not matching:
-        raise NotFound(f"There is no environment {where}.", hint=f"Known: {', '.join(keys) or 'none yet'}.")
-    raise Invalid("environment", where, "one of " + ", ".join(matching))
-
-
 # --- the installation
+
+
+Host = Annotated[
+    str | None,
+    typer.Option(help="Where the API listens; beyond loopback it wants TLS.", show_default="127.0.0.1"),
+]
+Port = Annotated[
+    int | None, typer.Option(help="The API's port.", min=1, max=65535, show_default=str(bootstrap.DEFAULT_PORT))
+]
+Certificate = Annotated[
+    Path | None, typer.Option("--tls-cert", help="The server's certificate, PEM.", show_default=False)
+]
+Key = Annotated[Path | None, typer.Option("--tls-key", help="The key of the certificate, PEM.", show_default=False)]
+Plain = Annotated[
+    bool, typer.Option("--allow-plain-http", help="Listen beyond loopback without TLS, on a network that you trust.")
+]
 
 
 @app.command()
 def up(
     context: typer.Context,
-    host: Annotated[str, typer.Option(help="Where the API listens. Only loopback until it has TLS.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The API's port.", min=1, max=65535)] = bootstrap.DEFAULT_PORT,
+    host: Host = None,
+    port: Port = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    allow_plain_http: Plain = False,
     as_json: Json = False,
 ) -> None:
     """Start the edge and the server. What runs already is left as it is."""
-    with _telling(context, as_json) as ctx:
-        with _progress(ctx) as progress:
-            result = bootstrap.up(ctx.state, host, port, progress)
-        ctx.say(result, lambda: f"Crossfade is up: API on {result['url']}, state in {ctx.state}.")
+    with telling(context, as_json) as ctx:
+        given = _given(host, port, tls_cert, tls_key, allow_plain_http)
+        with progressing(ctx) as progress:
+            result = bootstrap.start(ctx.state, given, progress)
+        if result["plain"]:
+            ctx.errors.print(f"[bold yellow]warning:[/] {bootstrap.PLAIN}", soft_wrap=True, highlight=False)
+        words = f"Crossfade is up: API and dashboard on {result['url']}, state in {ctx.state}."
+        ctx.say(result, lambda: f"{words}\n`crossfade dashboard` prints a link that logs in.")
+
+
+def _given(
+    host: str | None, port: int | None, certificate: Path | None, key: Path | None, plain: bool
+) -> bootstrap.Given:
+    paths = [path and path.expanduser().absolute() for path in (certificate, key)]
+    return bootstrap.Given(host, port, paths[0], paths[1], plain or None)
 
 
 @app.command()
@@ -153,13 +107,13 @@ def down(
     as_json: Json = False,
 ) -> None:
     """Stop everything: server, edge and all replicas. Services are unreachable until `up`."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         serving = [] if keep_traffic else bootstrap.serving(ctx.state)
         if serving and not yes:
             if as_json or not sys.stdin.isatty():
                 raise Invalid("down", "no --yes", f"--yes, since these are live: {', '.join(serving)}")
             typer.confirm(f"This stops {', '.join(serving)}. Go on?", abort=True)
-        with _progress(ctx) as progress:
+        with progressing(ctx) as progress:
             stopped = bootstrap.down(ctx.state, keep_traffic, progress)
         words = "The server is down; traffic goes on." if keep_traffic else "Everything is down."
         ctx.say({"stopped": stopped}, lambda: words if stopped else "Nothing was running.")
@@ -168,18 +122,21 @@ def down(
 @app.command(hidden=True)
 def serve(
     context: typer.Context,
-    host: Annotated[str, typer.Option()] = "127.0.0.1",
-    port: Annotated[int, typer.Option()] = bootstrap.DEFAULT_PORT,
+    host: Host = None,
+    port: Port = None,
+    tls_cert: Certificate = None,
+    tls_key: Key = None,
+    allow_plain_http: Plain = False,
 ) -> None:
     """Run the server in the foreground; `up` does it under supervision."""
-    with _telling(context) as ctx:
-        bootstrap.serve(ctx.state, host, port)
+    with telling(context) as ctx:
+        bootstrap.serve(ctx.state, _given(host, port, tls_cert, tls_key, allow_plain_http))
 
 
 @app.command()
 def doctor(context: typer.Context, as_json: Json = False) -> None:
     """Check the installation, part by part."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         rows = bootstrap.doctor(ctx.state)
         ctx.say(rows, lambda: show.findings(rows))
         if not all(row["ok"] for row in rows):
@@ -196,7 +153,7 @@ def demo(
     """Deploy a bookshop under load: a good canary, a bad one, a blue-green switch, a rollback."""
     from crossfade.cli.demo import run
 
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         if not run(ctx.console, rate, keep, as_json):
             raise typer.Exit(FAILED)
 
@@ -213,7 +170,7 @@ def init(
     as_json: Json = False,
 ) -> None:
     """Propose a crossfade.yaml from what is in the folder."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         text, found = bootstrap.propose(folder)
         target = folder / bootstrap.CONFIG_NAME
         if not dry_run:
@@ -234,7 +191,7 @@ def validate(
     as_json: Json = False,
 ) -> None:
     """Check crossfade.yaml; every problem at once."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         if schema:
             sys.stdout.write(json.dumps(bootstrap.json_schema(), indent=2) + "\n")
             return
@@ -260,7 +217,7 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """How long each step of a canary takes to tell good from bad, at the traffic there is."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
 
         def traffic(key: str) -> Data:
             if rate is None:
@@ -286,7 +243,7 @@ def analyze(
     """Judge recorded looks again: what the judge would have said of each series, and when. 1 unless all pass."""
     from crossfade.cli.analysis import run
 
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         if not run(ctx.console, ctx.errors, file, config, plots, as_json):
             raise typer.Exit(FAILED)
 
@@ -303,14 +260,16 @@ def deploy(
         str | None, typer.Option(help="blue-green or canary, in place of the file's.", show_default=False)
     ] = None,
     label: Annotated[str, typer.Option(help="What you call this release: a tag, a commit.")] = "",
-    wait: Annotated[bool, typer.Option("--wait", help="Wait while another rollout holds the environment.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for an approval, and while another rollout is under way.")
+    ] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when the rollout has begun.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Build and pack; say what would be deployed.")] = False,
     as_json: Json = False,
 ) -> None:
     """Build, upload and roll out the project in FOLDER, and follow it to its end."""
-    with _telling(context, as_json) as ctx:
-        with _progress(ctx) as progress:
+    with telling(context, as_json) as ctx:
+        with progressing(ctx) as progress:
             package = bootstrap.package(folder, environment, strategy, progress)
         with package:
             summary = package.summary()
@@ -318,12 +277,41 @@ def deploy(
                 ctx.say(summary, lambda: "\n".join(f"{name:12} {value}" for name, value in summary.items()))
                 return
             client = ctx.client()
-            with _progress(ctx) as progress:
+            with progressing(ctx) as progress:
                 progress(f"uploads {package.digest[:19]} ({package.size / 1e6:.1f} MB)")
                 client.upload(package.file, package.digest)
-            body = package.request(label, _who())
+            body = package.request(label, who())
             state = _begin(ctx, lambda: client.deploy(body), wait)
-        _follow(ctx, client, state, detach)
+        _see_through(ctx, client, state, wait, detach)
+
+
+@app.command()
+def redeploy(
+    context: typer.Context,
+    release: Annotated[str, typer.Argument(help="A release of the environment, for example r3.")],
+    where: Where = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Wait for an approval, and while another rollout is under way.")
+    ] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return when the rollout has begun.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Roll out a release that the environment has had before, by its own strategy, as if it were new."""
+    with telling(context, as_json) as ctx:
+        client = ctx.client()
+        key = which(client, where)
+        state = _begin(ctx, lambda: client.deploy_again(key, release, who()), wait)
+        _see_through(ctx, client, state, wait, detach)
+
+
+def _see_through(ctx: Context, client: Client, state: Data, wait: bool, detach: bool) -> None:
+    """Wait for the approval that a deployment may want, and follow its rollout."""
+    if approvals.is_approval(state):
+        if not wait:
+            ctx.say(state, lambda: approvals.describe(state))
+            return
+        state = approvals.rollout_of(ctx, client, state)
+    _follow(ctx, client, state, detach)
 
 
 @app.command()
@@ -336,16 +324,16 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Return to the release before, or to any of the window. A rollout under way is aborted."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         client = ctx.client()
-        key = _which(client, where)
-        state = _begin(ctx, lambda: client.rollback(key, to, _who()), wait)
+        key = which(client, where)
+        state = _begin(ctx, lambda: client.rollback(key, to, who()), wait)
         _follow(ctx, client, state, detach, good=("promoted",) if state["kind"] == "rollback" else ("rolled-back",))
 
 
 def _begin(ctx: Context, start: Callable[[], Data], wait: bool) -> Data:
     told = ""
-    with _progress(ctx) as progress:
+    with progressing(ctx) as progress:
         while True:
             try:
                 return start()
@@ -373,9 +361,9 @@ def _follow(ctx: Context, client: Client, state: Data, detach: bool, good: tuple
 
 
 def _command(context: typer.Context, where: str | None, command: str, as_json: bool) -> None:
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         client = ctx.client()
-        state = client.command(_which(client, where), command, _who())
+        state = client.command(which(client, where), command, who())
         seen = follow.until(client, state["id"], command)
         ctx.say(seen, lambda: show.rollout(seen))
 
@@ -416,18 +404,19 @@ def status(
     as_json: Json = False,
 ) -> None:
     """What is live, how traffic is split, and what a rollout is doing. Live while a rollout is under way."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         client = ctx.client()
-        keys = None if where is None else [_which(client, where)]
+        keys = None if where is None else [which(client, where)]
 
         def look() -> list[Data]:
-            return client.environments() if keys is None else [client.environment(key) for key in keys]
+            return list(client.environments()) if keys is None else [client.environment(key) for key in keys]
 
         found = look()
         if preview:
-            for entry in found:
-                if entry["rollout"]:
-                    entry["preview"] = client.preview(entry["rollout"]["id"])
+            found = [
+                {**entry, "preview": client.preview(entry["rollout"]["id"])} if entry["rollout"] else entry
+                for entry in found
+            ]
         if not found and not as_json:
             ctx.console.print("Nothing has been deployed yet. `crossfade deploy` makes the first release.")
             return
@@ -453,9 +442,9 @@ def status(
 @app.command()
 def releases(context: typer.Context, where: Where = None, as_json: Json = False) -> None:
     """The releases, and of each whether it can be restored (checked now)."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         client = ctx.client()
-        rows = client.releases(_which(client, where))
+        rows = client.releases(which(client, where))
         ctx.say(rows, lambda: show.releases(rows))
 
 
@@ -471,7 +460,7 @@ def receipt(
     as_json: Json = False,
 ) -> None:
     """What clients saw of a rollout, from the edge's own counts."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         client = ctx.client()
         if rollout is None:
             last = next(iter(client.rollouts(limit=1)), None)
@@ -498,9 +487,9 @@ def logs(
     as_json: Json = False,
 ) -> None:
     """What the replicas wrote."""
-    with _telling(context, as_json) as ctx:
+    with telling(context, as_json) as ctx:
         client = ctx.client()
-        key = _which(client, where)
+        key = which(client, where)
         if as_json:
             ctx.say(client.logs(key, release, lines), lambda: None)
             return
@@ -518,14 +507,14 @@ def logs(
                 return
 
 
-@contextmanager
-def _progress(ctx: Context) -> Iterator[Callable[[str], None]]:
-    """Says what is being done; on a terminal in a line that goes away."""
-    if ctx.json or not ctx.errors.is_terminal:
-        yield lambda text: None if ctx.json else ctx.errors.print(text, markup=False, highlight=False)
-        return
-    with ctx.errors.status("") as spinner:
-        yield spinner.update
+# --- people
+
+app.add_typer(accounts, name="accounts")
+app.add_typer(tokens, name="tokens")
+for command in approvals.COMMANDS:
+    app.command()(command)
+app.add_typer(audit, name="audit")
+app.command()(dashboard)
 
 
 def main() -> None:

@@ -276,8 +276,10 @@ def findings(rows: Sequence[Data]) -> Table:
     table = Table.grid(padding=(0, 2))
     for row in rows:
         mark = Text("ok", style="green") if row["ok"] else Text("NO", style="bold red")
+        if row.get("warning"):
+            mark = Text("!", style="bold yellow")
         table.add_row(mark, row["check"], Text(row["found"], style="" if row["ok"] else "red"))
-        if not row["ok"] and row.get("hint"):
+        if row.get("hint"):
             table.add_row("", "", Text(row["hint"]))
     return table
 

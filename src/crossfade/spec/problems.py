@@ -19,6 +19,9 @@ LONGEST_SHOWN: Final = 60
 MOST_PROBLEMS: Final = 200
 
 _BARE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
+_ADDRESSES = (("url",), ("public_url",), ("issuer",))
+"""Keys whose values may hold a password or a token."""
+
 _STRATEGIES = ("blue-green", "canary")
 
 
@@ -84,7 +87,7 @@ def shown(value: Any, path: Path) -> str:
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, list | tuple):
         return f"a list of {len(value)}" if value else "an empty list"
-    if is_secret(path) or (path[-1:] == ("url",) and isinstance(value, str) and any(c in value for c in "@?")):
+    if is_secret(path) or (path[-1:] in _ADDRESSES and isinstance(value, str) and any(c in value for c in "@?")):
         return "a value that is not shown"
     if isinstance(value, bool):
         return "true" if value else "false"
