@@ -10,7 +10,7 @@ BENCH  := PYTHONPATH=. $(BIN)/python -m
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format lock bench bench-switch bench-edge bench-deploy \
-        bench-detection bench-judge bench-reaction clean
+        bench-detection bench-judge bench-reaction bench-api screenshots clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,7 +45,7 @@ lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1: with the newest 
 	$(COMPILE) pyproject.toml --extra bench --group build -c locks/dev.txt -o locks/bench.txt
 	$(COMPILE) --group pyproject.toml:build --group pyproject.toml:lock -c locks/dev.txt -o locks/lock.txt
 
-bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction ## Run all the benches, in turn
+bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction bench-api ## Run all the benches, in turn
 
 bench-switch: ## How fast and how clean a switch is, beside reloads of nginx and HAProxy and Traefik's file provider
 	$(SETUP) bench
@@ -71,6 +71,13 @@ bench-reaction: ## From the first bad answer of a candidate to no traffic, on th
 	$(SETUP) bench
 	$(BENCH) bench.reaction
 
+bench-api: ## How fast the API answers with 10,000 releases, and what 200 live viewers cost
+	$(SETUP) bench
+	$(BENCH) bench.api
+
+screenshots: setup ## Take the README's picture anew, and a set of others into build/screenshots
+	$(BIN)/python tools/screenshots.py --all build/screenshots
+
 clean: ## Remove .venv, caches and built files
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv build dist src/crossfade/web/static/vendor .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(TREES) -name __pycache__ -type d -prune -exec rm -rf {} +

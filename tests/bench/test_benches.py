@@ -76,6 +76,13 @@ def test_the_deploy_bench_deploys_and_weighs_the_idle_control_plane(tmp_path: Pa
     assert data["measured"]["idle_resident_bytes"]["server"] > 10e6
 
 
+def test_the_api_bench_reads_everything_and_every_viewer_is_told_the_same(tmp_path: Path) -> None:
+    printed, data = bench("api", tmp_path / "out.json")
+    check_table(printed, data, {"environments, a page of 50", "one rollout", "nothing (`/healthz`)"})
+    assert len(data["measured"]["told"]) == 10
+    assert len(set(data["measured"]["told"])) == 1
+
+
 def test_a_bench_that_is_ended_early_takes_all_its_processes_with_it(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "bench.edge", "--short"]
     with (tmp_path / "err").open("wb") as errors:
