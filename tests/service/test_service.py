@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfade.domain.access import Role
+from crossfade.domain.analysis.policy import Analysis, Source, SourceKind
 from crossfade.domain.errors import Forbidden, NotFound, NotRestorable, Refused
 from crossfade.domain.release import BlueGreen, Canary, Step
 from crossfade.domain.rollout import Command, Kind, Rollout
@@ -220,3 +221,10 @@ def test_what_is_live_gone_or_elsewhere_is_not_deployed_again(stage: Stage) -> N
         stage.service.deploy_again(KEY, release.number, OPERATOR)
     with pytest.raises(Forbidden):
         stage.service.deploy_again(KEY, release.number, VIEWER)
+
+
+def test_the_password_of_a_source_is_not_shown_with_its_address(stage: Stage) -> None:
+    source = Source("own", SourceKind.PROMETHEUS, "http://ada:hunter2@127.0.0.1:9090/p", value="up")
+    release = stage.live(analysis=Analysis(sources=(source,)))
+    shown = stage.service.release(KEY, release.number)["config"]["analysis"]["sources"][0]
+    assert shown["url"] == "http://(hidden)@127.0.0.1:9090/p"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
@@ -22,6 +23,8 @@ from crossfade.ports import EdgeState, Parts, Reading, Replica, Store
 
 _HISTORY = TypeAdapter(History)
 _CONFIG = TypeAdapter(ReleaseConfig)
+_USER = re.compile(r"^([a-z]+://)[^/?#]*@", re.IGNORECASE)
+"""The user and the password of a URL."""
 
 
 CHECKED_LATELY: Final = 60.0
@@ -407,6 +410,8 @@ def _settings(config: ReleaseConfig) -> dict[str, Any]:
     """A configuration as data. Of secrets, only which set of values it is: two releases with the same have the same."""
     data: dict[str, Any] = _CONFIG.dump_python(config, mode="json")
     data["env"] = dict(config.env)
+    for source in data["analysis"].get("sources", ()):
+        source["url"] = _USER.sub(r"\1(hidden)@", source["url"])
     return data
 
 
