@@ -16,7 +16,7 @@ import statistics
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection
 from importlib.metadata import version
 from pathlib import Path
@@ -29,10 +29,10 @@ from bench.report import Report, quantile, run
 from crossfade import bootstrap
 from crossfade.domain.environment import Occupant
 from crossfade.domain.release import BlueGreen, ReleaseConfig
-from crossfade.domain.rollout import Kind, Plan
+from crossfade.domain.rollout import Kind, Phase, Plan
 from crossfade.domain.traffic import Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
-from crossfade.ports import Store
+from crossfade.ports import Reading, Store
 from crossfade.routers.haproxy import version as haproxy_version
 from crossfade.runtimes.supervisor import Supervisor
 from crossfade.store.sql import SqlStore
@@ -127,6 +127,8 @@ def _fill(state: Path, services: int, releases: int) -> None:
             store.occupy(key, slot, Occupant(ReleaseNumber(number), rollout.id, 1))
             store.commit(rollout.id, slot, ReleaseNumber(number), time.time() + 86_400, time.time())
             store.close(rollout.id, {}, time.time())
+            store.save(replace(rollout, phase=Phase.PROMOTED), ())
+            store.keep_reading(rollout.id, "after", Reading(time.time(), "bench", {}))
             slot = slot.other
     ledger.dispose()
 

@@ -303,7 +303,11 @@ class Store(Protocol):
 
     def environment(self, key: EnvKey) -> Environment | None: ...
 
-    def environments(self) -> tuple[Environment, ...]: ...
+    def environments(self, keys: Sequence[EnvKey] | None = None) -> tuple[Environment, ...]:
+        """All, or those of some keys; by key as text."""
+
+    def keys(self) -> tuple[EnvKey, ...]:
+        """Of all environments, in no order."""
 
     def add_release(self, key: EnvKey, digest: Digest, config: ReleaseConfig, label: str, now: float) -> Release:
         """Number the release, one higher than any of its service, in whatever environment."""

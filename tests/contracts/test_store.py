@@ -370,3 +370,13 @@ def test_a_key_is_given_up_unless_it_was_answered(store: Store) -> None:
     store.give_up_keys()
     assert store.claim_key("ada", "left", "h", 3.0) is None
     assert store.claim_key("ada", "done", "f", 3.0) == Kept("f", 202, "{}")
+
+
+def test_environments_are_read_all_or_by_their_keys(store: Store) -> None:
+    keys = [EnvKey("a", "x"), EnvKey("b", "y"), EnvKey("c", "z")]
+    for key in keys:
+        store.begin(replace(PLAN, key=key), "ada", 1.0)
+    assert sorted(store.keys()) == keys
+    assert store.environments() == store.environments(keys)
+    assert [found.key for found in store.environments([keys[2], keys[0], EnvKey("no", "where")])] == [keys[0], keys[2]]
+    assert store.environments([]) == ()

@@ -52,10 +52,15 @@ class FakeStore:
                 return None
             return replace(found, slots={s: o for (k, s), o in self._slots.items() if k == key})
 
-    def environments(self) -> tuple[Environment, ...]:
+    def environments(self, keys: Sequence[EnvKey] | None = None) -> tuple[Environment, ...]:
         with self._lock:
-            found = (self.environment(key) for key in sorted(self._environments, key=str))
+            wanted = self._environments if keys is None else set(keys)
+            found = (self.environment(key) for key in sorted(wanted, key=str))
             return tuple(environment for environment in found if environment is not None)
+
+    def keys(self) -> tuple[EnvKey, ...]:
+        with self._lock:
+            return tuple(self._environments)
 
     def occupy(self, key: EnvKey, slot: Slot, occupant: Occupant | None) -> None:
         with self._lock:

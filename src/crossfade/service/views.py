@@ -61,7 +61,7 @@ class Views:
 
     def keys(self) -> list[EnvKey]:
         """All environments, by name."""
-        return [environment.key for environment in self._parts.store.environments()]
+        return sorted(self._parts.store.keys())
 
     def environment(self, key: EnvKey) -> Environment:
         """Raises NotFound, naming the environments there are."""
@@ -160,9 +160,8 @@ class Views:
         self, limit: int | None = None, after: EnvKey | None = None, seen: Callable[[EnvKey], bool] = lambda _: True
     ) -> list[dict[str, Any]]:
         """`status` of every environment that ``seen`` lets through, by name; with ``after``, of those that follow it."""
-        all_of_them = self._parts.store.environments()
-        chosen = [e for e in all_of_them if seen(e.key) and (after is None or e.key > after)]
-        return self._status(chosen[:limit])
+        chosen = [key for key in self.keys() if seen(key) and (after is None or key > after)][:limit]
+        return self._status(sorted(self._parts.store.environments(chosen), key=lambda one: one.key))
 
     def _status(self, environments: Sequence[Environment]) -> list[dict[str, Any]]:
         """Each part is asked once, for all of them."""

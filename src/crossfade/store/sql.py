@@ -27,7 +27,9 @@ from crossfade.store.database import Database
 _STATE = TypeAdapter(Rollout)
 _CONFIG = TypeAdapter(ReleaseConfig)
 _READING = TypeAdapter(Reading)
-_ENDED = tuple(phase.value for phase in machine.Phase if phase.ended)
+# Both are values: what was read once need not be read again to be the same.
+_state = lru_cache(maxsize=1000)(_STATE.validate_json)
+_key = lru_cache(maxsize=1000)(EnvKey.parse)
 
 
 class SqlStore(Database):
@@ -46,8 +48,12 @@ class SqlStore(Database):
     def environment(self, key: EnvKey) -> Environment | None:
         return next(iter(self._environments(t.environments.c.key == str(key))), None)
 
-    def environments(self) -> tuple[Environment, ...]:
-        return self._environments(sa.true())
+    def environments(self, keys: Sequence[EnvKey] | None = None) -> tuple[Environment, ...]:
+        return self._environments(sa.true() if keys is None else t.environments.c.key.in_([str(key) for key in keys]))
+
+    def keys(self) -> tuple[EnvKey, ...]:
+        with self._reading() as c:
+            return tuple(_key(key) for key in c.execute(sa.select(t.environments.c.key)).scalars())
 
     def _environments(self, where: sa.ColumnElement[bool]) -> tuple[Environment, ...]:
         with self._reading() as c:
@@ -60,7 +66,7 @@ class SqlStore(Database):
             )
         return tuple(
             Environment(
-                EnvKey.parse(row.key),
+                _key(row.key),
                 ReleaseNumber(row.live) if row.live else None,
                 Slot(row.slot) if row.slot else None,
                 row.holder,
@@ -192,7 +198,7 @@ class SqlStore(Database):
             _tell(c, "rollout", key, at, _told(state), state.id)
 
     def rollout(self, id: int) -> Rollout:
-        return _STATE.validate_json(self._row(id).state)
+        return _state(self._row(id).state)
 
     def fence(self, id: int) -> int:
         return int(self._row(id).fence)
@@ -209,7 +215,7 @@ class SqlStore(Database):
         newest = sa.select(sa.func.max(t.rollouts.c.id)).where(named).group_by(t.rollouts.c.key)
         with self._reading() as c:
             rows = c.execute(sa.select(t.rollouts.c.state).where(t.rollouts.c.id.in_(newest))).all()
-        states = [_STATE.validate_json(row.state) for row in rows]
+        states = [_state(row.state) for row in rows]
         return {state.plan.key: state for state in states}
 
     def begun_by(self, ids: Sequence[int]) -> Mapping[int, str]:
@@ -228,7 +234,7 @@ class SqlStore(Database):
         if open_only:
             query = query.where(t.rollouts.c.closed.is_(None))
         with self._reading() as c:
-            return tuple(_STATE.validate_json(row.state) for row in c.execute(query))
+            return tuple(_state(row.state) for row in c.execute(query))
 
     def journal(self, id: int) -> tuple[Entry, ...]:
         with self._reading() as c:
@@ -332,7 +338,7 @@ class SqlStore(Database):
         with self._reading() as c:
             rows = c.execute(sa.select(t.retirements).order_by(t.retirements.c.id)).all()
         return tuple(
-            Retirement(row.id, EnvKey.parse(row.key), pool_of(row.slot), tuple(json.loads(row.names)), row.deadline)
+            Retirement(row.id, _key(row.key), pool_of(row.slot), tuple(json.loads(row.names)), row.deadline)
             for row in rows
         )
 
@@ -447,7 +453,7 @@ def _held(c: sa.Connection, key: str) -> sa.Row[Any] | None:
     if row is None or row.holder is None:
         return row
     holder = c.execute(sa.select(t.rollouts).where(t.rollouts.c.id == row.holder)).one()
-    state = _STATE.validate_json(holder.state)
+    state = _state(holder.state)
     raise Busy(
         f"{key} is held by rollout #{holder.id} of {state.plan.candidate}, begun by {holder.by}, "
         f"now {state.phase} at {state.weight}.",
