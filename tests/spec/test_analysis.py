@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
@@ -115,6 +115,7 @@ GARBAGE = st.recursive(
 
 @settings(deadline=None, max_examples=300)
 @given(GARBAGE)
+@example({"sources": {"metrics": {}, "kind": None}})
 def test_garbage_is_refused_with_its_place_and_never_crashes(value: Any) -> None:
     found: list[tuple[Problem, ...]] = []
     for reading in (

@@ -156,7 +156,13 @@ def _locate(location: tuple[int | str, ...], data: Any) -> tuple[Path, tuple[int
             is_name = True
         elif not tagged and path and path[-1] == "strategy" and step in _STRATEGIES:
             tagged = True
-        elif step == FREE and not (_has(here, step) and (_has(here[step], following) or not _has(here, following))):
+        elif (
+            step == FREE
+            and path[-1:] != ["sources"]
+            and not (  # a source may have any name
+                _has(here, step) and (_has(here[step], following) or not _has(here, following))
+            )
+        ):
             continue  # this free name stands beside it
         elif not rest and _has(here, step):
             path.append(step)
