@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from crossfade.domain.errors import Moved
 from crossfade.domain.traffic import Pool, Slot
 from crossfade.domain.values import EnvKey, ReleaseNumber
 
@@ -42,6 +43,16 @@ class Environment:
     def standby(self) -> Slot:
         """The slot for the next candidate; blue when nothing is live yet."""
         return self.slot.other if self.slot is not None else Slot.BLUE
+
+
+def moved(key: EnvKey, fence: int, expects: int) -> Moved:
+    """Says that an environment has had other rollouts since something was decided about it."""
+    return Moved(
+        f"{key} has changed since this was decided: {fence - expects} more of its rollouts began.",
+        hint="Look at `crossfade status`, and decide again.",
+        expected=expects,
+        found=fence,
+    )
 
 
 @dataclass(frozen=True, slots=True)

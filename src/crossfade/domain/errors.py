@@ -8,6 +8,8 @@
     │   └── InvalidBatch       several of them at once, each with its place in the batch
     ├── Refused                the request is well formed, but must not be done now
     │   ├── Busy               somebody else holds the environment (names the holder)
+    │   ├── Frozen             nothing is deployed to the environment now (says until when)
+    │   ├── Moved              the environment is not any more as it was when this was decided
     │   ├── NotRestorable      a release cannot be brought back (says why)
     │   └── StaleFence         a newer holder has written since: this writer lost its turn
     ├── NotFound               no such service, environment, release, rollout or artifact
@@ -133,6 +135,18 @@ class Busy(Refused):
     """Somebody else holds the environment."""
 
     code = "busy"
+
+
+class Frozen(Refused):
+    """A freeze window holds."""
+
+    code = "frozen"
+
+
+class Moved(Refused):
+    """The environment has had another rollout since this one was decided."""
+
+    code = "moved"
 
 
 class NotRestorable(Refused):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from crossfade.domain.access import Role
 from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.health import Check, Flow
+from crossfade.domain.pipeline.freeze import Freeze
 from crossfade.domain.traffic import Sticky
 from crossfade.domain.values import Digest, ReleaseNumber, Weight
 
@@ -96,6 +97,9 @@ class ReleaseConfig:
     analysis: Analysis = field(default_factory=Analysis)
     approval: Role | None = None
     """Who must approve a deployment that they did not ask for themselves; None: nobody."""
+    freezes: tuple[Freeze, ...] = ()
+    provenance_required: bool = False
+    """Whether only artifacts with a signed statement of a pipeline may be deployed."""
 
     @property
     def url(self) -> str:

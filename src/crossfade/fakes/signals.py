@@ -16,6 +16,7 @@ from crossfade.domain.events import LARGEST_VALUE, MOST_NAMES
 from crossfade.domain.signal import Failure, Latencies, Reading
 from crossfade.domain.traffic import CONTROL, Counters, Pool, Slot
 from crossfade.domain.values import EnvKey
+from crossfade.ports.pipeline import Profile
 
 TRANSPORT = frozenset({"connect", "response", "broken", "no-server"})
 MOST_EVENTS: Final = 8
@@ -32,6 +33,7 @@ class FakeSignals:
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.fails_with: CrossfadeError | None = None
+        self.profiles: dict[EnvKey, Profile] = {}
         self._now = now
         self._lock = threading.RLock()
         self._segments = 1
@@ -44,6 +46,9 @@ class FakeSignals:
         self._past: dict[tuple[EnvKey, Pool], Counters] = {}
         self._past_latencies: dict[tuple[EnvKey, Pool], Latencies] = {}
         self._began: dict[tuple[EnvKey, Pool], float] = {}
+
+    def profile(self, key: EnvKey) -> Profile | None:
+        return self.profiles.get(key)
 
     def ensure(self, key: EnvKey) -> None:
         """From now on the environment exists, with nothing served."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from crossfade.domain import rollout as machine
 from crossfade.domain.analysis.sample import Moments
-from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
+from crossfade.domain.environment import Entry, Environment, Occupant, Retirement, moved
 from crossfade.domain.errors import Busy, NotFound
 from crossfade.domain.events import BATCHES_KEPT, Event, Tallies, refuse_many_names, tally
 from crossfade.domain.release import Release, ReleaseConfig
@@ -103,10 +103,12 @@ class FakeStore:
             by=by,
         )
 
-    def begin(self, plan: Plan, by: str, now: float) -> Rollout:
+    def begin(self, plan: Plan, by: str, now: float, expects: int | None = None) -> Rollout:
         with self._lock:
             self.refuse_if_held(plan.key)
             found = self._environments.get(plan.key) or Environment(plan.key)
+            if expects is not None and found.fence != expects:
+                raise moved(plan.key, found.fence, expects)
             number = len(self._rollouts) + 1
             state, _ = machine.begin(number, plan, now)
             self._rollouts[number] = state

@@ -34,6 +34,8 @@ from crossfade.domain.errors import NotFound, Unavailable
 from crossfade.domain.signal import Failure, Latencies, Reading
 from crossfade.domain.traffic import CONTROL, POOLS, Counters, Pool, Slot, pool_of
 from crossfade.domain.values import EnvKey
+from crossfade.ports.pipeline import Profile
+from crossfade.signals.profile import Hours
 from crossfade.signals.statistics import (
     EVENTS,
     REFUSED,
@@ -51,6 +53,7 @@ from crossfade.signals.statistics import (
 
 SOCKET: Final = "edge.sock"
 FILE: Final = "signals.json"
+HOURS: Final = "profile.json"
 PATIENCE: Final = 3.0
 REMEMBERED: Final = 20_000
 SAVED_EVERY: Final = 5.0
@@ -87,6 +90,7 @@ class EdgeSignals:
         self._failures: dict[EnvKey, deque[Failure]] = {}
         self._events: Events = {}
         self._windows = _Windows(now())
+        self._hours = Hours(folder / HOURS, now())
         self._saved_at = 0.0
         self._dirty = False
         self.malformed = 0
@@ -142,6 +146,10 @@ class EdgeSignals:
             known = known.since(self._windows.latencies.get(place, Latencies()))
             return History(requests, errors, tuple(float(x) for _, x in whole), known.histogram(), seconds)
 
+    def profile(self, key: EnvKey) -> Profile | None:
+        with self._lock:
+            return self._hours.profile(key)
+
     def forget(self, key: EnvKey, slot: Pool) -> None:
         with self._lock:
             with contextlib.suppress(Unavailable):
@@ -169,6 +177,7 @@ class EdgeSignals:
             self._thread = None
         with self._lock:
             self._save()
+            self._hours.save(self._now(), at_once=True)
             for followed in self._followed.values():
                 followed.close()
             self._followed.clear()
@@ -182,7 +191,7 @@ class EdgeSignals:
                 if time.monotonic() >= due:
                     due = time.monotonic() + self._every
                     with self._lock, contextlib.suppress(Unavailable):
-                        self._poll(0.0)
+                        self._count_hours(self._poll(0.0))
                         self._roll()
                 with self._lock:
                     rings = [ring.connection for followed in self._followed.values() for ring in followed.rings]
@@ -200,6 +209,12 @@ class EdgeSignals:
             except Exception:
                 log.exception("The edge's signals could not be read; trying again")
                 self._stopping.wait(1.0)
+
+    def _count_hours(self, statistics: Statistics) -> None:
+        now = self._now()
+        for key in statistics.present:
+            self._hours.count(key, sum(self._total((key, pool)).requests for pool in POOLS), now)
+        self._hours.save(now)
 
     def _roll(self) -> None:
         """Close the window of history when its time is over."""
@@ -367,7 +382,7 @@ class EdgeSignals:
                     self.malformed += 1
 
     def _take(self, line: bytes, failures: bool, followed: _Followed) -> None:
-        proxy, server, status, termination, at, took = line.split(b" ")
+        proxy, server, status, termination, at, took, *asked = line.split(b" ", 7)
         place = place_of(proxy.decode("ascii"))
         if place is None:
             return
@@ -384,6 +399,9 @@ class EdgeSignals:
             bucket = latency.bucket_of(int(took) / 1e6)
             histogram[bucket] = histogram.get(bucket, 0) + 1
             self._dirty = True
+            if len(asked) == 2:  # a worker from before an update does not say
+                method, path = asked[0].decode("latin-1"), asked[1].decode("latin-1")
+                self._hours.ask(place[0], method, path, self._now())
 
     # --- on disk
 

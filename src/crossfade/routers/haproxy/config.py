@@ -49,7 +49,8 @@ SERVER_OPTIONS: Final = (
 server out at once, one good check brings it back. Idle connections are given up after about a second, before the
 application's own keep-alive timeout (2 s in some) can close one under a request."""
 
-LOG_FORMAT: Final = '"%b %s %ST %ts %[date(0,us)] %[date(0,us),sub(txn.t0)]"'
+# %HPO is the path without its query, which is never written down.
+LOG_FORMAT: Final = '"%b %s %ST %ts %[date(0,us)] %[date(0,us),sub(txn.t0)] %HM %HPO"'
 IDEMPOTENT: Final = "GET HEAD OPTIONS PUT DELETE TRACE"
 
 _HEADER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")

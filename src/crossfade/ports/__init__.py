@@ -28,11 +28,12 @@ from crossfade.domain.events import Event
 from crossfade.domain.health import Check, CheckResult, Flow
 from crossfade.domain.release import Artifact, Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
-from crossfade.domain.signal import Failure as Failure  # noqa: PLC0414 - part of this module's words
-from crossfade.domain.signal import Latencies as Latencies  # noqa: PLC0414 - part of this module's words
-from crossfade.domain.signal import Reading as Reading  # noqa: PLC0414 - part of this module's words
+from crossfade.domain.signal import Failure as Failure
+from crossfade.domain.signal import Latencies as Latencies
+from crossfade.domain.signal import Reading as Reading
 from crossfade.domain.traffic import Lease, Pool, Server, Slot, Split, Sticky
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
+from crossfade.ports.pipeline import Profile
 
 
 class Artifacts(Protocol):
@@ -209,6 +210,9 @@ class Signals(Protocol):
     def forget(self, key: EnvKey, slot: Pool) -> None:
         """Another release comes into the slot: what its clients saw so far is no history of that one."""
 
+    def profile(self, key: EnvKey) -> Profile | None:
+        """What an environment's clients asked for, by hour; None when nothing is known."""
+
     def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
         """The failed requests that ended after ``since`` (epoch seconds), as far as they are remembered; oldest first."""
 
@@ -223,10 +227,9 @@ class Sources(Protocol):
     def read(self, source: Source, arm: Mapping[str, str]) -> Totals:
         """What a source says of one arm, now. ``arm`` is what the placeholders stand for: service, environment, slot,
 
-        release (``r12``) and arm (``baseline`` or ``candidate``). Returns or raises within the source's timeout.
-        Raises Unavailable, with the reason in a line, when it cannot be read or what it says cannot be: refused, late,
-        an HTTP status, no series, stale, no number, too large, more errors than requests. Raises Invalid for a source
-        that cannot be asked at all.
+        release (``r12``), arm (``baseline`` or ``candidate``). Answers within the source's timeout. Raises Unavailable, with
+        the reason in a line, when it cannot be read or what it says cannot be: refused, late, an HTTP status, no series,
+        stale, no number, too large, more errors than requests; Invalid for a source that cannot be asked at all.
         """
 
 
@@ -324,8 +327,11 @@ class Store(Protocol):
     def refuse_if_held(self, key: EnvKey) -> None:
         """Raises Busy, naming the holder, when a rollout holds the environment."""
 
-    def begin(self, plan: Plan, by: str, now: float) -> Rollout:
-        """Take the environment and write the rollout down. Raises Busy, naming the holder, when it is taken."""
+    def begin(self, plan: Plan, by: str, now: float, expects: int | None = None) -> Rollout:
+        """Take the environment and write the rollout down. Raises Busy, naming the holder, when it is taken.
+
+        With ``expects``, only while the environment's fence is still that one (0: it has had no rollout); else Moved.
+        """
 
     def save(self, state: Rollout, entries: Sequence[Entry]) -> None:
         """Write the state and append to its journal, in one transaction."""

@@ -1,0 +1,1 @@
+"""Commands of stages: steps, dependent services, caches."""
