@@ -12,7 +12,7 @@ import pytest
 from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.environment import Entry, Occupant
-from crossfade.domain.errors import Busy, InvalidBatch, NotFound
+from crossfade.domain.errors import Busy, InvalidBatch, Moved, NotFound
 from crossfade.domain.events import MOST_NAMES, Event
 from crossfade.domain.health import Check, Expectation, Flow
 from crossfade.domain.release import Canary, ReleaseConfig, Step
@@ -73,6 +73,17 @@ def test_an_environment_has_one_holder_and_the_next_one_is_told_who(store: Store
     with pytest.raises(Busy):
         store.refuse_if_held(KEY)
     store.begin(replace(PLAN, key=EnvKey("bookshop", "staging")), "bob", 2.0)
+
+
+def test_a_rollout_that_was_decided_on_another_revision_of_its_environment_does_not_begin(store: Store) -> None:
+    with pytest.raises(Moved):
+        store.begin(PLAN, "ada", 1.0, expects=1)
+    state = store.begin(PLAN, "ada", 1.0, expects=0)
+    store.close(state.id, {}, 2.0)
+    with pytest.raises(Moved) as caught:
+        store.begin(PLAN, "ada", 3.0, expects=0)
+    assert (caught.value.fields["expected"], caught.value.fields["found"]) == (0, 1)
+    assert store.begin(PLAN, "ada", 3.0, expects=1).id != state.id
 
 
 def test_of_many_at_once_exactly_one_takes_the_environment(store: Store) -> None:
@@ -332,7 +343,7 @@ def test_the_feed_is_read_by_page_and_grows_also_when_many_tell_at_once(store: S
 
 
 def test_the_oldest_of_the_feed_go_and_what_is_kept_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("crossfade.store.sql.CHANGES_KEPT", 150)
+    monkeypatch.setattr("crossfade.store.feed.CHANGES_KEPT", 150)
     monkeypatch.setattr("crossfade.fakes.store.CHANGES_KEPT", 150)
     for _ in range(200):
         store.tell("audit", "ada", {}, 1.0)

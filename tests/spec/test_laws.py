@@ -79,16 +79,26 @@ def test_a_length_of_time_is_written_so_that_it_reads_as_exactly_the_same(second
     assert parse_duration("", show_seconds(seconds)) == seconds
 
 
-FLAGS = ("absent", "manual", "strict", "required", "dry_run")
+FLAGS = ("absent", "manual", "strict", "required", "dry_run", "supersede", "retry", "artifact")
+
+
+def _around(path: Path) -> dict[str, Any]:
+    """The reference, without what has nothing to do with ``path``: a short file is read sooner."""
+    data: dict[str, Any] = copy.deepcopy(REFERENCE.data)
+    for part in ("analysis", "continuity", "pipeline"):
+        if path[0] != part:
+            del data[part]
+    if path[:2] == ("pipeline", "stages") and len(path) > 2:
+        data["pipeline"]["stages"] = {path[2]: data["pipeline"]["stages"][path[2]]}
+    return data
 
 
 def _with(path: Path, value: Any) -> dict[str, Any]:
-    data = copy.deepcopy(REFERENCE.data)
+    data = _around(path)
     here: Any = data
     for step in path[:-1]:
         here = here[step]
     here[path[-1]] = value
-    assert isinstance(data, dict)
     return data
 
 
@@ -99,7 +109,10 @@ def _wrong_types(path: Path) -> list[Any]:
     for step in path:
         here = here[step]
     if isinstance(here, dict):
-        wrong += [["a"], *([] if path[-2:-1] == ("json",) else ["text", 3, True])]
+        # One text, or a list of words, is the short form of a step.
+        wrong += [["a"], "text"] if path[-2:-1] not in (("json",), ("steps",)) else []
+        wrong += [["a"]] if path[-2:-1] == ("json",) else []
+        wrong += [] if path[-2:-1] == ("json",) else [3, True]
     elif isinstance(here, list):
         wrong += ["", {"a": 1}, *([] if path[-1] == "status" else [3]), True]
     else:
@@ -126,7 +139,7 @@ def test_a_value_of_the_wrong_type_is_a_problem_with_that_key_and_its_line(path:
 # What else may stand beside these two depends on them.
 @pytest.mark.parametrize("path", [p for p in KEYS if p not in {("strategy", "kind"), ("sticky", "by")}], ids=dotted)
 def test_a_misspelt_key_is_a_problem_with_its_line_and_no_other_line_is_blamed(path: Path) -> None:
-    data = copy.deepcopy(REFERENCE.data)
+    data = _around(path)
     here: Any = data
     for step in path[:-1]:
         here = here[step]

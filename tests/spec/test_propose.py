@@ -137,6 +137,7 @@ def test_the_file_says_what_was_guessed_and_from_what(tmp_path: Path) -> None:
     assert proposal.found == [
         "run: python3 -m uvicorn main:app --host '$HOST' --port '$PORT' (main.py makes a FastAPI application, app)",
         "health: /health (main.py, line 2)",
+        "pipeline: compile (Python)",
         "a Dockerfile, which the process runtime does not read",
     ]
 

@@ -117,6 +117,13 @@ def page() -> str:
             out += [_row(path, note) for path, note in below]
         if top == "continuity":
             out += ["", "The checks of a flow have all keys of a [health](#health) check as well."]
+        if top == "pipeline":
+            out += [
+                "",
+                "All stages have the keys that are listed once here, under the first that shows them; `compare`,",
+                "`environment`, `smoke` and `load` are only for those that their row names. A check of `smoke` and of a",
+                "service has all keys of a [health](#health) check as well.",
+            ]
     out += ["", "## Every key in one file", "", "```yaml", reference().rstrip("\n"), "```"]
     return "\n".join(out) + "\n"
 

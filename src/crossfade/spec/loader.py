@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from crossfade.domain.errors import InvalidConfig, NotFound, Problem
 from crossfade.spec import tree
@@ -53,10 +54,22 @@ def parse(text: str, file: str = FILE_NAME) -> Spec:
     return spec
 
 
+_VARIABLES: Final = (
+    ("run", "env", None),
+    ("environments", None, "env", None),
+    ("pipeline", "stages", None, "env", None),
+    ("pipeline", "stages", None, "compare", "env", None),
+    ("pipeline", "stages", None, "steps", None, "env", None),
+    ("pipeline", "stages", None, "services", None, "env", None),
+)
+"""Where the values of variables are; None stands for any name."""
+
+
 def _is_variable(path: tree.Path) -> bool:
     """Values of variables are text as written: ``1.10`` must not become 1.1, nor ``0123`` 123."""
-    return (len(path) == 3 and path[:2] == ("run", "env")) or (
-        len(path) == 4 and path[0] == "environments" and path[2] == "env"
+    return any(
+        len(path) == len(place) and all(known in (None, step) for known, step in zip(place, path, strict=True))
+        for place in _VARIABLES
     )
 
 

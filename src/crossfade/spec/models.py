@@ -6,33 +6,23 @@ Lengths of time are seconds here, percentages are `Weight`. What each key means 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    Tag,
-    ValidationError,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from crossfade.domain.access import Role
 from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.errors import InvalidConfig, NotFound, Problem
-from crossfade.domain.health import Check, Expectation, Flow
+from crossfade.domain.health import Flow
+from crossfade.domain.pipeline.plan import Pipeline
 from crossfade.domain.release import BlueGreen, Canary, Limits, ReleaseConfig, Step, Strategy
 from crossfade.domain.traffic import Sticky, StickyBy
 from crossfade.domain.values import Weight
 from crossfade.spec import scalars
 from crossfade.spec.analysis import ANALYSIS_WORDS, GIVEN, AnalysisPart, unmeant
+from crossfade.spec.health import CHECKS, CheckPart, FlowCheckPart, Part
+from crossfade.spec.pipeline import FreezePart, PipelinePart
 from crossfade.spec.problems import Place, explain
 from crossfade.spec.rules import MOVED, breaches
 from crossfade.spec.scalars import Words
@@ -41,12 +31,6 @@ FILE_NAME: Final = "crossfade.yaml"
 
 ALWAYS_IGNORED: Final = (".git", "__pycache__", ".venv", ".crossfade", "*.pyc", ".env", ".env.*")
 """Names that are never part of an artifact: history, caches, what belongs to one machine, and secrets."""
-
-
-class Part(BaseModel):
-    """Base of all mappings: a key that is not known is refused, and nothing changes once it is read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Build(Part):
@@ -73,89 +57,12 @@ class Run(Part):
     stop_timeout: Annotated[float, scalars.duration("100ms", "1h")] = 10.0
 
 
-class JsonExpectation(Part):
-    """What is expected at one JSON path."""
-
-    equals: Annotated[str | int | float | bool | None, scalars.PLAIN] = None
-    minimum: Annotated[float | None, scalars.NUMBER] = Field(default=None, alias="min")
-    maximum: Annotated[float | None, scalars.NUMBER] = Field(default=None, alias="max")
-    absent: Annotated[bool, scalars.FLAG] = False
-
-    def expectation(self, path: str) -> Expectation:
-        return Expectation(path, self.equals, self.minimum, self.maximum, not self.absent)
-
-
-@dataclass(frozen=True)
-class _Short:
-    """A plain value stands for a mapping with that value under ``key``."""
-
-    key: str
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        def widen(value: Any) -> Any:
-            return {self.key: value} if isinstance(value, str | int | float) else value
-
-        return core_schema.no_info_before_validator_function(widen, handler(source))
-
-    def __get_pydantic_json_schema__(self, core: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [dict(scalars.PLAIN.schema), handler(core)]}
-
-
-Expected = Annotated[
-    JsonExpectation, _Short("equals"), Words("text, a number, true or false, or a mapping of min, max, equals, absent")
-]
-
-
-class CheckPart(Part):
-    """A health check."""
-
-    name: Annotated[str, scalars.LABEL]
-    path: Annotated[str, scalars.PATH]
-    method: Annotated[str, scalars.METHOD] = "GET"
-    send_headers: dict[Annotated[str, scalars.HEADER_NAME], Annotated[str, scalars.HEADER_VALUE]] = Field(
-        default_factory=dict
-    )
-    send_body: Annotated[str, scalars.BODY] = ""
-    status: Annotated[tuple[int, ...], scalars.STATUS] = (200,)
-    # `json` is the name of a method of BaseModel.
-    expects: dict[Annotated[str, scalars.JSON_PATH], Expected] = Field(default_factory=dict, alias="json")
-    body: Annotated[str, scalars.EXPRESSION] = ""
-    headers: dict[Annotated[str, scalars.HEADER_NAME], Annotated[str, scalars.EXPRESSION]] = Field(default_factory=dict)
-    max_latency: Annotated[float | None, scalars.duration("1ms", "5m")] = None
-    timeout: Annotated[float, scalars.duration("10ms", "5m")] = 5.0
-
-    def check(self, capture: Mapping[str, str] | None = None) -> Check:
-        return Check(
-            name=self.name,
-            path=self.path,
-            method=self.method,
-            send_headers=tuple(self.send_headers.items()),
-            send_body=self.send_body,
-            status=self.status,
-            json=tuple(expected.expectation(path) for path, expected in self.expects.items()),
-            body=self.body,
-            headers=tuple(self.headers.items()),
-            max_latency=self.max_latency,
-            timeout=self.timeout,
-            capture=tuple((capture or {}).items()),
-        )
-
-
-class FlowCheckPart(CheckPart):
-    """A check of a flow: it may capture what later checks send."""
-
-    capture: dict[Annotated[str, scalars.CAPTURE_NAME], Annotated[str, scalars.CAPTURE]] = Field(default_factory=dict)
-
-
-_CHECKS = Words("a list of at least one check")
-
-
 class FlowPart(Part):
     """Session continuity."""
 
     name: Annotated[str, scalars.LABEL]
-    opening: Annotated[tuple[FlowCheckPart, ...], Field(min_length=1, max_length=50), _CHECKS] = Field(alias="open")
-    continuing: Annotated[tuple[FlowCheckPart, ...], Field(min_length=1, max_length=50), _CHECKS] = Field(
+    opening: Annotated[tuple[FlowCheckPart, ...], Field(min_length=1, max_length=50), CHECKS] = Field(alias="open")
+    continuing: Annotated[tuple[FlowCheckPart, ...], Field(min_length=1, max_length=50), CHECKS] = Field(
         alias="continue"
     )
 
@@ -258,6 +165,8 @@ class EnvironmentPart(Part):
     analysis: Annotated[AnalysisPart | None, GIVEN, ANALYSIS_WORDS] = None
     warm_for: Annotated[float | None, scalars.duration("0s", "30d")] = None
     approval: Annotated[str, scalars.choice("none", "operator", "admin")] = "none"
+    freeze: Annotated[tuple[FreezePart, ...], Field(max_length=50), Words("a list of freezes")] = ()
+    provenance: Annotated[str, scalars.choice("optional", "required")] = "optional"
 
 
 class Spec(Part):
@@ -266,7 +175,7 @@ class Spec(Part):
     service: Annotated[str, scalars.NAME]
     build: Build = Field(default_factory=Build)
     run: Run
-    health: Annotated[tuple[CheckPart, ...], Field(min_length=1, max_length=50), _CHECKS]
+    health: Annotated[tuple[CheckPart, ...], Field(min_length=1, max_length=50), CHECKS]
     continuity: Annotated[tuple[FlowPart, ...], Field(max_length=50), Words("a list of flows")] = ()
     strategy: StrategyPart = Field(default_factory=BlueGreenPart)
     analysis: Annotated[AnalysisPart | None, GIVEN, ANALYSIS_WORDS] = None
@@ -281,6 +190,7 @@ class Spec(Part):
         Field(min_length=1, max_length=50),
         Words("a mapping with at least one environment, for example production: {port: 8080}"),
     ]
+    pipeline: Annotated[PipelinePart | None, GIVEN] = None
 
     @classmethod
     def from_data(cls, data: Any, place: Place | None = None) -> Self:
@@ -344,7 +254,13 @@ class Spec(Part):
             strategy=strategy.strategy(),
             analysis=analysis.analysis() if analysis is not None else Analysis(),
             approval=None if own.approval == "none" else Role(own.approval),
+            freezes=tuple(freeze.freeze() for freeze in own.freeze),
+            provenance_required=own.provenance == "required",
         )
+
+    def for_pipeline(self) -> Pipeline | None:
+        """The pipeline that a commit goes through; None when the file has none."""
+        return None if self.pipeline is None else self.pipeline.pipeline(self.service)
 
     def _own(self, name: str) -> EnvironmentPart:
         own = self.environments.get(name)

@@ -183,7 +183,7 @@ def _unknown(root: Shape, path: Path, data: Any, place: Place) -> tuple[Problem,
     parent = around.inside(data_at(data, path[:-1])) if around is not None else root
     name = str(path[-1])
     near = get_close_matches(name.lower().replace("-", "_")[:LONGEST_SHOWN], parent.keys, n=1, cutoff=0.65)
-    known = ", ".join(parent.keys)
+    known = ", ".join(parent.keys) or "no keys there"
     if FREE in parent.keys:
         known += ", and metrics of your own, each with signal and margin"
     elsewhere = [".".join(p).replace(".[]", "[]") for p, _ in root.walk() if p and p[-1] == name]

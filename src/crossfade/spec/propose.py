@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import textwrap
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,9 @@ from typing import Any, Final
 
 from crossfade.domain.errors import InvalidConfig
 from crossfade.spec.loader import parse
+from crossfade.spec.propose_pipeline import Stagecraft, craft
 from crossfade.spec.survey import App, Folder, Route
+from crossfade.spec.written import comments, flow, scalar
 
 _ASGI: Final = ("FastAPI", "Starlette", "Quart", "Litestar")
 _WSGI: Final = ("Flask", "Bottle")
@@ -50,14 +51,15 @@ def propose(folder: Path) -> Proposal:
     here = Folder(folder)
     name = service_name(folder)
     for guess in _guesses(here):
-        text = _write(name, guess, here.health_route())
-        try:
-            parse(text)
-        except InvalidConfig:
-            continue  # a name or a command there that the file cannot hold
-        return Proposal(text, [*_found(guess, here.health_route()), *_notes(here)])
+        for pipeline in dict.fromkeys((craft(here, guess.run), None)):
+            text = _write(name, guess, here.health_route(), pipeline)
+            try:
+                parse(text)
+            except InvalidConfig:
+                continue  # a name or a command there that the file cannot hold
+            return Proposal(text, [*_found(guess, here.health_route(), pipeline), *_notes(here)])
     guess = _Guess(["./run"], ["Nothing here says how the service is started."], listens=False, sure=False)
-    return Proposal(_write(name, guess, None), ["nothing that says how the service is started", *_notes(here)])
+    return Proposal(_write(name, guess, None, None), ["nothing that says how the service is started", *_notes(here)])
 
 
 def service_name(folder: Path) -> str:
@@ -251,7 +253,7 @@ def _script(here: Folder) -> _Guess | None:
     return None
 
 
-def _found(guess: _Guess, route: Route | None) -> list[str]:
+def _found(guess: _Guess, route: Route | None, pipeline: Stagecraft | None) -> list[str]:
     found = [f"run: {shlex.join(guess.run)} ({guess.why[0].rstrip('.')})"]
     if guess.build:
         found.append(f"build: {shlex.join(guess.build)} ({guess.build_why[0].partition(',')[0].rstrip('.')})")
@@ -259,6 +261,8 @@ def _found(guess: _Guess, route: Route | None) -> list[str]:
         found.append(f"health: {route.path} ({route.file}, line {route.line})")
     else:
         found.append("health: no route that looks like a health check; / is proposed")
+    if pipeline is not None:
+        found.append(f"pipeline: {', '.join(pipeline.names)} ({pipeline.language})")
     return found
 
 
@@ -268,7 +272,7 @@ def _notes(here: Folder) -> list[str]:
     return []
 
 
-def _write(name: str, guess: _Guess, route: Route | None) -> str:
+def _write(name: str, guess: _Guess, route: Route | None, pipeline: Stagecraft | None) -> str:
     lines = [
         "# Proposed by `crossfade init`. What it guessed says so; what is not here has a default.",
         "# Every key, with its meaning: docs/reference/crossfade-yaml.md. To check this file: crossfade validate",
@@ -277,25 +281,25 @@ def _write(name: str, guess: _Guess, route: Route | None) -> str:
         "",
     ]
     if guess.build:
-        lines += [*_comments("Guessed from: ", guess.build_why), "build:", f"  command: {_flow(guess.build)}"]
+        lines += [*comments("Guessed from: ", guess.build_why), "build:", f"  command: {flow(guess.build)}"]
         lines += [f"  output: {guess.output}", ""]
     lines += ["run:"]
     if guess.sure:
-        lines += [f"  {line}" for line in _comments("Guessed from: ", guess.why)]
+        lines += [f"  {line}" for line in comments("Guessed from: ", guess.why)]
     else:
         lines += [
             "  # FILL IN: the program and its arguments, a list of words. Nothing here said how the service is started.",
         ]
     if not guess.listens:
         lines += ["  # The program must listen on the port in the variable PORT, at the address in HOST."]
-    lines += [f"  command: {_flow(guess.run)}"]
+    lines += [f"  command: {flow(guess.run)}"]
     if guess.env:
-        lines += ["  env:", *(f"    {key}: {_text(value)}" for key, value in guess.env.items())]
+        lines += ["  env:", *(f"    {key}: {scalar(value)}" for key, value in guess.env.items())]
     lines += ["", "# What must be true of a replica before it gets traffic."]
     if route is not None:
-        lines += _comments("Guessed from: ", [f"{route.file}, line {route.line}."])
+        lines += comments("Guessed from: ", [f"{route.file}, line {route.line}."])
         lines += ["# Let it assert what the business needs, for example with  json: {$.books: {min: 1}}"]
-        lines += ["health:", "  - name: it answers", f"    path: {_text(route.path)}"]
+        lines += ["health:", "  - name: it answers", f"    path: {scalar(route.path)}"]
     else:
         lines += [
             "# FILL IN: no route that looks like a health check was found. One that asserts what the business needs is",
@@ -314,21 +318,6 @@ def _write(name: str, guess: _Guess, route: Route | None) -> str:
         "  production: {port: 8080}",
         "",
     ]
+    if pipeline is not None:
+        lines += [*pipeline.lines, ""]
     return "\n".join(lines)
-
-
-def _comments(lead: str, sentences: list[str]) -> list[str]:
-    text = lead + " ".join(sentences)
-    printable = "".join(c if c.isprintable() else "?" for c in text)
-    return textwrap.wrap(printable, 118, initial_indent="# ", subsequent_indent="# ", break_long_words=False)
-
-
-def _flow(words: list[str]) -> str:
-    return "[" + ", ".join(_text(word) for word in words) + "]"
-
-
-def _text(word: str) -> str:
-    """A YAML scalar for any text: plain where it is harmless, else in double quotes, which JSON's are too."""
-    if re.fullmatch(r"[A-Za-z/.][A-Za-z0-9_/.-]*", word) and word.lower() not in ("true", "false", "null", "."):
-        return word
-    return json.dumps(word, ensure_ascii=False)

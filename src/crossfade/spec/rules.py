@@ -13,6 +13,7 @@ from crossfade.domain.traffic import StickyBy
 from crossfade.domain.values import Weight, parse_duration
 from crossfade.ports import PLACEHOLDERS
 from crossfade.spec.analysis import RATE_MARGIN, WIDE_MARGIN, AnalysisPart
+from crossfade.spec.pipeline_rules import pipeline_breaches, pipeline_checks
 from crossfade.spec.problems import Place, shown
 from crossfade.spec.scalars import JSON_PATH, METRIC, Kind, NotAllowed
 from crossfade.spec.shape import Path, shape_of
@@ -36,6 +37,7 @@ def breaches(data: Any, place: Place) -> list[Problem]:
         *_ports(data.get("environments"), place),
     ]
     problems += _moved(data.get("strategy"), ("strategy",), place)
+    problems += pipeline_breaches(data.get("pipeline"), data.get("environments"), place)
     for path, check in _checks(data):
         problems += _check(check, path, place)
     for name, environment in _mapping(data.get("environments")).items():
@@ -43,6 +45,7 @@ def breaches(data: Any, place: Place) -> list[Problem]:
         problems += _rising(own.get("strategy"), ("environments", name, "strategy"), place)
         problems += _moved(own.get("strategy"), ("environments", name, "strategy"), place)
         problems += analysis_breaches(own.get("analysis"), ("environments", name, "analysis"), place)
+        problems += _names(own.get("freeze"), ("environments", name, "freeze"), place)
     return problems
 
 
@@ -264,6 +267,7 @@ def _checks(data: dict[Any, Any]) -> Iterator[tuple[Path, dict[Any, Any]]]:
         for part in ("open", "continue"):
             for number, check in enumerate(_items(_mapping(flow).get(part))):
                 yield ("continuity", index, part, number), _mapping(check)
+    yield from pipeline_checks(data.get("pipeline"))
 
 
 def _check(check: dict[Any, Any], path: Path, place: Place) -> Iterator[Problem]:

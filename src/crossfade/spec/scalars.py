@@ -34,7 +34,7 @@ _SHARE = re.compile(r"\s*(\d{1,12}(?:\.\d{1,12})?)\s*%\s*")
 METRIC = re.compile(r"[a-z][a-z0-9_.-]{0,39}")
 _PATH = re.compile(r"/[\x21\x22\x24-\x7e]{0,1999}")
 _SHELL = re.compile(r"\|\|?|&&?|;|\d*[<>]{1,2}(?:&\d)?|\$\(.*|`.*")
-_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 _RESERVED = ("PORT", "HOST")
 _UNITS = ("s", "m", "h", "d", "ms")
 
@@ -84,7 +84,8 @@ class Words:
     allowed: str
 
 
-def _text(value: Any, longest: int = LONGEST_TEXT) -> str:
+def text_of(value: Any, longest: int = LONGEST_TEXT) -> str:
+    """The value itself when it is text of at most so many characters. Raises NotAllowed."""
     if not isinstance(value, str) or len(value) > longest or "\0" in value:
         raise NotAllowed
     try:
@@ -190,11 +191,13 @@ def _share_of(text: str) -> float:
     return float(Decimal(found[1]) / 100)
 
 
-def share(low: str, high: str) -> Kind:
-    """A share 0…1 as a percentage, with as many digits as one likes."""
+def share(low: str, high: str, *, none: bool = False) -> Kind:
+    """A share 0…1 as a percentage, with as many digits as one likes; with ``none``, that word stands for no limit."""
     least, most = _share_of(low), _share_of(high)
 
-    def read(value: Any) -> float:
+    def read(value: Any) -> float | None:
+        if none and value == "none":
+            return None
         if not isinstance(value, str) or len(value) > 40:
             raise NotAllowed
         found = _share_of(value)
@@ -202,11 +205,13 @@ def share(low: str, high: str) -> Kind:
             raise NotAllowed
         return found
 
+    words = f"a percentage from {low} to {high}"
+    pattern = r"^\s*\d+(\.\d+)?\s*%\s*$"
     return Kind(
-        f"a percentage from {low} to {high}",
+        f"{words}, or none" if none else words,
         read,
-        lambda found: f"{(Decimal(repr(found)) * 100).normalize():f}%",
-        {"type": "string", "pattern": r"^\s*\d+(\.\d+)?\s*%\s*$"},
+        lambda found: "none" if found is None else f"{(Decimal(repr(found)) * 100).normalize():f}%",
+        {"type": "string", "pattern": pattern + r"|^none$" if none else pattern},
     )
 
 
@@ -232,20 +237,20 @@ def number(low: float, high: float, *, none: bool = False) -> Kind:
 
 
 def _metric_name(value: Any) -> str:
-    if not METRIC.fullmatch(_text(value, 40)):
+    if not METRIC.fullmatch(text_of(value, 40)):
         raise NotAllowed
     return str(value)
 
 
 def _query(value: Any) -> str:
-    text = _text(value, 4000)
+    text = text_of(value, 4000)
     if not text.strip() or any(ord(c) < 32 and c not in "\t\n" for c in text):
         raise NotAllowed
     return text
 
 
 def _url(value: Any) -> str:
-    text = _text(value, 2000)
+    text = text_of(value, 2000)
     try:
         parts = urlsplit(text)
         port_is_fine = parts.port is None or parts.port > 0
@@ -260,13 +265,13 @@ def _url(value: Any) -> str:
 
 def _name(value: Any) -> str:
     try:
-        return parse_name("name", _text(value))
+        return parse_name("name", text_of(value))
     except Invalid:
         raise NotAllowed from None
 
 
 def _label(value: Any) -> str:
-    text = _text(value, 100).strip()
+    text = text_of(value, 100).strip()
     if not text or not text.isprintable():
         raise NotAllowed
     return text
@@ -275,7 +280,7 @@ def _label(value: Any) -> str:
 def _command(value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         try:
-            words = shlex.split(_text(value))
+            words = shlex.split(text_of(value))
         except ValueError:
             raise NotAllowed("a command whose quotes are closed; a list of words avoids quoting") from None
         for word in words:
@@ -286,7 +291,7 @@ def _command(value: Any) -> tuple[str, ...]:
         if words and re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*=.*", words[0], re.DOTALL):
             raise NotAllowed("a command that begins with a program; variables belong under env")
     elif isinstance(value, list | tuple):
-        words = [_text(word) for word in value]
+        words = [text_of(word) for word in value]
     else:
         raise NotAllowed
     if not words or not words[0].strip() or len(words) > MOST_WORDS:
@@ -295,14 +300,14 @@ def _command(value: Any) -> tuple[str, ...]:
 
 
 def _relative(value: Any) -> str:
-    text = _text(value, 1000)
+    text = text_of(value, 1000)
     if not text or text.startswith("/") or ".." in text.split("/") or not text.isprintable():
         raise NotAllowed
     return text
 
 
 def _file(value: Any) -> str:
-    text = _text(value, 1000)
+    text = text_of(value, 1000)
     if not text or not text.isprintable() or text.endswith("/"):
         raise NotAllowed
     return text
@@ -311,14 +316,14 @@ def _file(value: Any) -> str:
 def _patterns(value: Any) -> tuple[str, ...]:
     if not isinstance(value, list | tuple) or len(value) > MOST_WORDS:
         raise NotAllowed
-    patterns = tuple(_text(pattern, 1000) for pattern in value)
+    patterns = tuple(text_of(pattern, 1000) for pattern in value)
     if not all(pattern and pattern.isprintable() for pattern in patterns):
         raise NotAllowed
     return patterns
 
 
 def _variable(value: Any) -> str:
-    text = _text(value, 200)
+    text = text_of(value, 200)
     if text in _RESERVED or text.startswith("CROSSFADE_"):
         raise NotAllowed("any other name: Crossfade itself sets PORT, HOST and CROSSFADE_…")
     if not _VARIABLE.fullmatch(text):
@@ -327,7 +332,7 @@ def _variable(value: Any) -> str:
 
 
 def _capture_name(value: Any) -> str:
-    if not _VARIABLE.fullmatch(_text(value, 100)):
+    if not _VARIABLE.fullmatch(text_of(value, 100)):
         raise NotAllowed
     return str(value)
 
@@ -340,24 +345,24 @@ def _setting(value: Any) -> str:
             return str(value)
         except ValueError:  # more digits than Python converts
             raise NotAllowed from None
-    return _text(value)
+    return text_of(value)
 
 
 def _header_name(value: Any) -> str:
-    if not _TOKEN.fullmatch(_text(value)):
+    if not _TOKEN.fullmatch(text_of(value)):
         raise NotAllowed
     return str(value)
 
 
 def _header_value(value: Any) -> str:
-    text = _text(value, 8192)
+    text = text_of(value, 8192)
     if any(c in text for c in "\r\n"):
         raise NotAllowed
     return text
 
 
 def _path(value: Any) -> str:
-    if not _PATH.fullmatch(_text(value)):
+    if not _PATH.fullmatch(text_of(value)):
         raise NotAllowed
     return str(value)
 
@@ -373,7 +378,7 @@ def _status(value: Any) -> tuple[int, ...]:
 
 
 def _expression(value: Any) -> str:
-    text = _text(value, 1000)
+    text = text_of(value, 1000)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -390,7 +395,7 @@ def _expression(value: Any) -> str:
 def _json_path(value: Any) -> str:
     import jsonpath_rfc9535 as jsonpath  # noqa: PLC0415 - costs 30 ms, which most commands save
 
-    text = _text(value, 500)
+    text = text_of(value, 500)
     try:
         jsonpath.compile(text)
     except (jsonpath.JSONPathError, RecursionError, ValueError):
@@ -399,7 +404,7 @@ def _json_path(value: Any) -> str:
 
 
 def _capture(value: Any) -> str:
-    text = _text(value, 500)
+    text = text_of(value, 500)
     if text.startswith("header:"):
         if not _TOKEN.fullmatch(text.removeprefix("header:")):
             raise NotAllowed
@@ -426,7 +431,7 @@ def _plain(value: Any) -> str | int | float | bool:
         if abs(_number(value)) > 2**53 and isinstance(value, int):
             raise NotAllowed  # JSON numbers are not exact beyond this
         return value
-    return _text(value, 1000)
+    return text_of(value, 1000)
 
 
 def _flag(value: Any) -> bool:
@@ -437,7 +442,7 @@ def _flag(value: Any) -> bool:
 
 def _address(value: Any) -> str:
     try:
-        address = ipaddress.ip_address(_text(value, 100))
+        address = ipaddress.ip_address(text_of(value, 100))
     except ValueError:
         raise NotAllowed from None
     if "%" in value or address.is_multicast:
@@ -445,7 +450,7 @@ def _address(value: Any) -> str:
     return str(address)
 
 
-_STRING: Final = {"type": "string", "minLength": 1}
+STRING: Final = {"type": "string", "minLength": 1}
 
 NAME: Final = Kind(
     "1 to 40 of a-z, 0-9 and '-', beginning with a letter, not ending with '-'",
@@ -473,7 +478,7 @@ FOLDER: Final = Kind(
 )
 FILE: Final = Kind("the path of a file, relative to the project", _file, schema={"type": "string", "pattern": r"[^/]$"})
 PATTERNS: Final = Kind(
-    "a list of shell patterns", _patterns, list, {"type": "array", "items": _STRING, "maxItems": MOST_WORDS}
+    "a list of shell patterns", _patterns, list, {"type": "array", "items": STRING, "maxItems": MOST_WORDS}
 )
 VARIABLE: Final = Kind(
     "letters, digits and '_', not beginning with a digit",
@@ -487,7 +492,7 @@ VARIABLE: Final = Kind(
 SETTING: Final = Kind(
     "text, a number, true or false; '' for empty", _setting, schema={"type": ["string", "number", "boolean"]}
 )
-METHOD: Final = choice(*_METHODS)
+METHOD: Final = choice(*METHODS)
 PATH: Final = Kind(
     "a path that begins with '/', without spaces and '#'",
     _path,
@@ -499,7 +504,7 @@ HEADER_NAME: Final = Kind(
     schema={"type": "string", "pattern": r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+$"},
 )
 HEADER_VALUE: Final = Kind("text on one line", _header_value, schema={"type": "string", "pattern": r"^[^\r\n]*$"})
-BODY: Final = Kind("text", _text, schema={"type": "string"})
+BODY: Final = Kind("text", text_of, schema={"type": "string"})
 STATUS: Final = Kind(
     "a status code from 100 to 599, or a list of several",
     _status,
@@ -518,7 +523,7 @@ STATUS: Final = Kind(
     },
 )
 EXPRESSION: Final = Kind(
-    "a regular expression of Python of at most 1000 characters", _expression, schema={**_STRING, "maxLength": 1000}
+    "a regular expression of Python of at most 1000 characters", _expression, schema={**STRING, "maxLength": 1000}
 )
 JSON_PATH: Final = Kind(
     "a JSON path of RFC 9535, for example $.books",

@@ -6,6 +6,7 @@ The file is optional, and so is each key of it. Lengths of time are seconds here
 from __future__ import annotations
 
 import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
@@ -15,8 +16,8 @@ from pydantic import Field, ValidationError
 from crossfade.domain.access import Grant, Role
 from crossfade.domain.errors import Invalid, InvalidConfig, NotFound, Problem
 from crossfade.spec import scalars, tree
+from crossfade.spec.health import Part
 from crossfade.spec.loader import decode, read_file
-from crossfade.spec.models import Part
 from crossfade.spec.problems import Place, explain
 from crossfade.spec.scalars import Kind, NotAllowed, Words
 
@@ -74,6 +75,14 @@ def _word(value: Any) -> str:
     return str(value)
 
 
+def _size(value: Any) -> int:
+    match = re.fullmatch(r"([0-9]{1,6})(MiB|GiB)", value) if isinstance(value, str) else None
+    if match is None:
+        raise NotAllowed
+    return int(match[1]) * (2**20 if match[2] == "MiB" else 2**30)
+
+
+SIZE = Kind("a size in MiB or GiB, for example 5GiB", _size, lambda size: f"{size // 2**20}MiB")
 _FILE = Kind("the path of a file; a relative one begins at the state folder", scalars.FILE.read)
 _ORIGIN = Kind("a URL with http or https, host and port only", _origin)
 _ISSUER = Kind("a URL with https (http on loopback only), without a query", _issuer)
@@ -104,6 +113,13 @@ class Sessions(Part):
 
     lasts: Annotated[float, scalars.duration("1m", "30d")] = 12 * 3600.0
     idle: Annotated[float, scalars.duration("1m", "30d")] = 2 * 3600.0
+
+
+class Pipelines(Part):
+    """How runs of pipelines share the machine."""
+
+    at_once: Annotated[int, scalars.whole(1, 64)] = 2
+    cache: Annotated[int, SIZE] = 5 * 2**30
 
 
 class OidcRoles(Part):
@@ -146,6 +162,7 @@ class ServerSpec(Part):
     ] = ()
     sessions: Sessions = Field(default_factory=Sessions)
     oidc: Oidc | None = None
+    pipelines: Pipelines = Field(default_factory=Pipelines)
 
 
 def load(folder: Path) -> ServerSpec:

@@ -37,6 +37,7 @@ _SKIPPED = frozenset(
         "target", "test", "tests", "vendor", "venv",
     }
 )  # fmt: skip
+_TESTS = frozenset({"__tests__", "spec", "test", "tests"})
 _SOURCES = (".py", ".js", ".mjs", ".cjs", ".ts", ".go", ".rb", ".php")
 _TEST = re.compile(r"(^|[._-])(test|tests|spec|conftest)([._-]|$)")
 
@@ -123,7 +124,13 @@ class Folder:
                 found[name] = text
         return found
 
-    def _names(self) -> Iterator[str]:
+    def tests(self, pattern: str) -> list[str]:
+        """Files of tests: those whose whole path ``pattern`` (a regular expression) describes."""
+        wanted = re.compile(pattern)
+        return [name for name in self._names(_SKIPPED - _TESTS, False) if wanted.fullmatch(name)]
+
+    def _names(self, skipped: frozenset[str] = _SKIPPED, source: bool = True) -> Iterator[str]:
+        """Files with the endings of programs; of ``source`` those of tests are none."""
         level = [""]
         seen = 0
         for _ in range(DEEPEST):
@@ -145,12 +152,12 @@ class Folder:
                         if entry.name.startswith(".") or not entry.name.isprintable():
                             continue
                         if entry.is_dir(follow_symlinks=False):
-                            if entry.name not in _SKIPPED:
+                            if entry.name not in skipped:
                                 below.append(path)
                         elif (
                             entry.name.endswith(_SOURCES)
                             and entry.is_file(follow_symlinks=False)
-                            and not _TEST.search(entry.name)
+                            and not (source and _TEST.search(entry.name))
                         ):
                             yield path
                     except OSError:

@@ -13,16 +13,17 @@ from sqlalchemy.exc import IntegrityError
 
 from crossfade.domain import rollout as machine
 from crossfade.domain.analysis.sample import Moments
-from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
+from crossfade.domain.environment import Entry, Environment, Occupant, Retirement, moved
 from crossfade.domain.errors import Busy, NotFound
 from crossfade.domain.events import BATCHES_KEPT, Event, refuse_many_names, tally
 from crossfade.domain.release import Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Ordered, Plan, Rollout
 from crossfade.domain.traffic import Pool, Slot, pool_of
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
-from crossfade.ports import ANSWERS_KEPT, CHANGES_KEPT, Change, Kept, Reading
+from crossfade.ports import ANSWERS_KEPT, Change, Kept, Reading
 from crossfade.store import tables as t
 from crossfade.store.database import Database
+from crossfade.store.feed import tell
 
 _STATE = TypeAdapter(Rollout)
 _CONFIG = TypeAdapter(ReleaseConfig)
@@ -145,11 +146,13 @@ class SqlStore(Database):
         with self._reading() as c:
             _held(c, str(key))
 
-    def begin(self, plan: Plan, by: str, now: float) -> Rollout:
+    def begin(self, plan: Plan, by: str, now: float, expects: int | None = None) -> Rollout:
         key = str(plan.key)
         with self._writing() as c:
             held = _held(c, key)
             fence = (held.fence if held is not None else 0) + 1
+            if expects is not None and fence != expects + 1:
+                raise moved(plan.key, fence - 1, expects)
             result = c.execute(
                 t.rollouts.insert().values(key=key, fence=fence, phase="preparing", state="", by=by, began=now)
             )
@@ -163,7 +166,7 @@ class SqlStore(Database):
                 c.execute(t.environments.insert().values(key=key, holder=number, fence=fence))
             else:
                 c.execute(t.environments.update().where(t.environments.c.key == key).values(holder=number, fence=fence))
-            _tell(c, "rollout", key, now, _told(state), number)
+            tell(c, "rollout", key, now, _told(state), number)
         return state
 
     def save(self, state: Rollout, entries: Sequence[Entry]) -> None:
@@ -194,8 +197,8 @@ class SqlStore(Database):
                 )
             key, at = str(state.plan.key), entries[-1].at if entries else state.entered
             for entry in entries:
-                _tell(c, "journal", key, entry.at, {"text": entry.text, "weight": entry.weight}, state.id)
-            _tell(c, "rollout", key, at, _told(state), state.id)
+                tell(c, "journal", key, entry.at, {"text": entry.text, "weight": entry.weight}, state.id)
+            tell(c, "rollout", key, at, _told(state), state.id)
 
     def rollout(self, id: int) -> Rollout:
         return _state(self._row(id).state)
@@ -291,7 +294,7 @@ class SqlStore(Database):
             others = sa.and_(t.slots.c.key == key, t.slots.c.slot == slot.other.value)
             c.execute(t.slots.update().where(mine).values(warm_until=None))
             c.execute(t.slots.update().where(others).values(warm_until=warm_until))
-            _tell(c, "live", key, now, {"release": str(release), "slot": slot.value}, id)
+            tell(c, "live", key, now, {"release": str(release), "slot": slot.value}, id)
 
     def close(self, id: int, receipt: Mapping[str, Any], now: float) -> None:
         with self._writing() as c:
@@ -303,7 +306,7 @@ class SqlStore(Database):
             freed = c.execute(sa.select(t.environments.c.key).where(t.environments.c.holder == id)).scalar()
             if freed is not None:
                 c.execute(t.environments.update().where(t.environments.c.holder == id).values(holder=None))
-                _tell(c, "closed", freed, now, {}, id)
+                tell(c, "closed", freed, now, {}, id)
 
     def keep_receipt(self, id: int, receipt: Mapping[str, Any]) -> None:
         with self._writing() as c:
@@ -380,7 +383,7 @@ class SqlStore(Database):
 
     def tell(self, kind: str, key: str, data: Mapping[str, Any], now: float, rollout: int | None = None) -> None:
         with self._writing() as c:
-            _tell(c, kind, key, now, data, rollout)
+            tell(c, kind, key, now, data, rollout)
 
     def changes(self, after: int, limit: int = 500) -> tuple[Change, ...]:
         with self._reading() as c:
@@ -429,15 +432,6 @@ def _told(state: Rollout) -> dict[str, Any]:
         "baseline": str(state.plan.baseline) if state.plan.baseline else None,
         "ended": state.phase.ended,
     }
-
-
-def _tell(c: sa.Connection, kind: str, key: str, now: float, data: Mapping[str, Any], rollout: int | None) -> None:
-    text = json.dumps(data, separators=(",", ":"))
-    result = c.execute(t.feed.insert().values(at=now, kind=kind, key=key, rollout=rollout, data=text))
-    assert result.inserted_primary_key is not None
-    seq = result.inserted_primary_key[0]
-    if seq % 100 == 0:
-        c.execute(t.feed.delete().where(t.feed.c.seq <= seq - CHANGES_KEPT))
 
 
 def _names(c: sa.Connection, key: EnvKey, release: ReleaseNumber) -> tuple[str, ...]:

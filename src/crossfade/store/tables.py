@@ -9,6 +9,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -264,4 +265,63 @@ approvals = Table(
     Column("rollout", Integer),
     Index("ix_approvals_key_state", "key", "state"),
     sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("service", String(50), nullable=False),
+    Column("commit", String(64), nullable=False),
+    Column("plan", Text, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("status", String(20), nullable=False),
+    Index("ix_runs_service_id", "service", "id"),
+    Index("ix_runs_status", "status"),
+    Index("ix_runs_service_commit", "service", "commit"),
+    sqlite_autoincrement=True,
+)
+
+run_releases = Table(
+    "run_releases",
+    metadata,
+    Column("service", String(50), primary_key=True),
+    Column("release", Integer, primary_key=True, autoincrement=False),
+    Column("run", Integer, ForeignKey("runs.id"), nullable=False),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("service", String(50), primary_key=True),
+    Column("source", Text, nullable=False),
+)
+
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("service", String(50), nullable=False),
+    Column("delivery", String(200), nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("service", "delivery"),
+    sqlite_autoincrement=True,
+)
+
+statements = Table(
+    "statements",
+    metadata,
+    Column("digest", String(80), primary_key=True),
+    Column("envelope", Text, nullable=False),
+    Column("run", Integer),
+    Column("at", Float, nullable=False),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("run", Integer, ForeignKey("runs.id"), primary_key=True, autoincrement=False),
+    Column("stage", String(20), primary_key=True),
+    Column("path", String(500), primary_key=True),
+    Column("content", LargeBinary, nullable=False),
 )
