@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import socket
 import tarfile
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,8 +18,12 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from crossfade.api.app import create_app
+from crossfade.bootstrap.pipelines import compose_pipelines, make_works
+from crossfade.bootstrap.state import prepare
 from crossfade.domain.access import Grant, local_actor
 from crossfade.domain.environment import Occupant
+from crossfade.domain.pipeline.plan import Commit, Node, NodeKind, Pipeline, Stage, StageName, Step
+from crossfade.domain.pipeline.run import RunPlan
 from crossfade.domain.release import BlueGreen, ReleaseConfig
 from crossfade.domain.rollout import Kind, Plan
 from crossfade.domain.traffic import Slot
@@ -32,6 +37,7 @@ from crossfade.fakes.secrets import FakeSecrets
 from crossfade.fakes.signals import FakeSignals
 from crossfade.fakes.store import FakeStore
 from crossfade.ports import Parts, Store
+from crossfade.ports.pipeline import Works
 from crossfade.service import Service
 
 KEY, STAGING = EnvKey("shop", "production"), EnvKey("shop", "staging")
@@ -66,12 +72,34 @@ class World:
             lambda: self.now,
         )
         self.config = config or ReleaseConfig(("x",))
+        self.folder = folder
+        self.works: Works | None = None
         self.restart()
 
     def restart(self) -> None:
         """A new server over the same parts."""
         self.service = Service(self.parts, Idle(), lambda *_: self.config)
+        if self.works is not None:
+            compose_pipelines(self.parts, self.works, self.service)
         self.app: FastAPI = create_app(self.service, TOKEN, list, origin="http://here")
+
+    def with_pipelines(self) -> Works:
+        """From here on it has them, and a ledger of its own for them; no run is driven. Run 1 is of production."""
+        # Not in the test's own folder, whose path is too long for sockets.
+        self.place = tempfile.TemporaryDirectory(prefix="cf-", dir="/tmp")
+        state = Path(self.place.name)
+        prepare(state)
+        self.works = make_works(state, self.parts)
+        self.restart()
+        node = Node("tests", NodeKind.COMMAND, what=Step(("true",)))
+        stages = (Stage(StageName.COMMIT, (node,)), Stage(StageName.PRODUCTION, (), environment=KEY.environment))
+        commit = Commit("4f2c81a" + "0" * 33, 1, 400.0, "Ada", "A change")
+        pipeline = Pipeline(KEY.service, stages)
+        plan = RunPlan(
+            pipeline, "/srv", commit, "main", "command", "ada", "ada", (), 500.0, "{}", environment=KEY.environment
+        )
+        self.works.runs.add_run(plan)
+        return self.works
 
     def settle(self) -> None:
         """What the class says."""

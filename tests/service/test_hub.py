@@ -144,7 +144,7 @@ def test_who_knows_more_than_the_hub_has_looked_at_hears_nothing_twice(stage: St
 def test_who_was_away_too_long_or_comes_from_another_ledger_is_told_to_begin_anew(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, since: int
 ) -> None:
-    monkeypatch.setattr("crossfade.store.sql.CHANGES_KEPT", 50)
+    monkeypatch.setattr("crossfade.store.feed.CHANGES_KEPT", 50)
     tell(stage, *range(100))
     hub = stage.service.hub
     hub.start()
@@ -162,7 +162,7 @@ def test_who_was_away_too_long_or_comes_from_another_ledger_is_told_to_begin_ane
 def test_who_has_just_all_that_is_kept_before_it_need_not_begin_anew(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("crossfade.store.sql.CHANGES_KEPT", 50)
+    monkeypatch.setattr("crossfade.store.feed.CHANGES_KEPT", 50)
     tell(stage, *range(1, 101))
     hub = stage.service.hub
     hub.start()

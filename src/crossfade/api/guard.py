@@ -37,6 +37,8 @@ class Scope(StrEnum):
     """The one that the path names."""
     ROLLOUT = "rollout"
     """The environment of the rollout that the path names."""
+    RUN = "run"
+    """The environment whose rights count for the run that the path names."""
     APPROVAL = "approval"
     """The environment of the approval that the path names."""
     SOMEWHERE = "somewhere"
@@ -142,6 +144,8 @@ class Guard:
                 actor.require(role, EnvKey(path["service_name"], path["environment"]))
             case Scope.ROLLOUT:
                 actor.require(role, self.service.environment_of(_id(path["id"])))
+            case Scope.RUN:
+                actor.require(role, self.service.runs.key(_id(path["id"])))
             case Scope.APPROVAL:
                 actor.require(role, self.service.approvals.key(_id(path["id"])))
             case _:
@@ -173,7 +177,7 @@ class GuardedRoute(APIRoute):
         self.needs = what
         self.changing = bool(set(options.get("methods") or ()) & CHANGING)
         self.uploads = path.endswith("/artifacts")
-        options["openapi_extra"] = _extra(what, self.changing and not self.uploads) | (
+        options["openapi_extra"] = _extra(what, self.changing and not self.uploads and what.role is not None) | (
             options.get("openapi_extra") or {}
         )
         options["responses"] = _answers(what, self.changing) | (options.get("responses") or {})
@@ -218,7 +222,7 @@ def _extra(what: Needs, keyed: bool) -> dict[str, Any]:
 
 
 def _answers(what: Needs, changing: bool) -> dict[int | str, dict[str, Any]]:
-    if what.role is None:
+    if what.role is None and not changing:
         return documented(500)
     statuses = [401, 403, 404, 409, 422, 500, 503, 507]
     if changing:

@@ -11,7 +11,7 @@ from prometheus_client.registry import Collector
 
 from crossfade import __version__
 from crossfade.api.stream import Streams
-from crossfade.domain.errors import CrossfadeError
+from crossfade.domain.errors import CrossfadeError, Unavailable
 from crossfade.domain.traffic import Slot
 from crossfade.domain.values import EnvKey
 from crossfade.service import Service
@@ -36,6 +36,7 @@ class Installation(Collector):
         yield GaugeMetricFamily("crossfade_viewers", "Open streams of API and dashboard.", value=service.hub.viewers)
         yield from _environments(rows)
         yield _rollouts(service.rollouts(None, ROLLOUTS_COUNTED))
+        yield _runs(service)
         yield from _traffic(service, [EnvKey(row["service"], row["environment"]) for row in rows])
 
 
@@ -77,6 +78,19 @@ def _rollouts(rows: list[dict[str, Any]]) -> Metric:
     )
     for labels, count in counts.items():
         family.add_metric(labels, count)
+    return family
+
+
+def _runs(service: Service) -> Metric:
+    family = GaugeMetricFamily(
+        "crossfade_runs", f"The last {ROLLOUTS_COUNTED} runs of pipelines, by status.", labels=("service", "status")
+    )
+    try:
+        rows = service.runs.counts(ROLLOUTS_COUNTED)
+    except Unavailable:
+        return family  # an installation without pipelines
+    for (name, status), count in rows.items():
+        family.add_metric((name, status), count)
     return family
 
 

@@ -42,6 +42,8 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "method-not-allowed": (405, "the route knows other methods: `Allow` names them"),
     "refused": (409, "well formed, but must not be done now"),
     "busy": (409, "somebody else holds the environment"),
+    "frozen": (409, "a freeze holds in the environment"),
+    "moved": (409, "the environment has had another rollout since this was decided"),
     "not-restorable": (409, "a release cannot be brought back"),
     "stale-fence": (409, "a newer rollout has taken over"),
     "in-flight": (409, "the first request with this `Idempotency-Key` is still at work"),

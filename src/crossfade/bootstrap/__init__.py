@@ -22,3 +22,4 @@ from crossfade.bootstrap.settings import PLAIN as PLAIN
 from crossfade.bootstrap.settings import Given as Given
 from crossfade.bootstrap.state import default_state as default_state
 from crossfade.bootstrap.state import verify_audit as verify_audit
+from crossfade.bootstrap.verify import verify_offline as verify_offline

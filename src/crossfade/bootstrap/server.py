@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from crossfade import __version__
 from crossfade.bootstrap.doctor import doctor
+from crossfade.bootstrap.pipelines import compose_pipelines, make_works
 from crossfade.bootstrap.settings import PLAIN, Given, Settings, settle
 from crossfade.bootstrap.state import PIN, SERVER, make_parts, prepare, read_config, write_json
 from crossfade.bootstrap.tls import Certificate, Watched, examine, trusting, write_pin
@@ -58,9 +59,12 @@ def serve(state: Path, given: Given, on_boundary: Callable[[str], None] = lambda
             start()
         engine = Engine(parts, state, on_boundary)
         service = Service(parts, engine, read_config)
-        app = compose(state, service, settings, url, engine.faults)
+        works = make_works(state, parts, settings.public_url or url, cache=settings.cache)
+        conductor = compose_pipelines(parts, works, service, at_once=settings.runs_at_once, on_boundary=on_boundary)
+        app = compose(state, service, settings, url, lambda: (*engine.faults(), *conductor.faults()))
         parts.store.give_up_keys()
         engine.start()
+        conductor.start()
         service.hub.start()
         pinned: dict[str, Any] = {}
         if watched is not None:
@@ -77,6 +81,7 @@ def serve(state: Path, given: Given, on_boundary: Callable[[str], None] = lambda
         gc.collect()
         gc.freeze()
         _run(app, settings, listener, watched, service.hub.stop)
+        conductor.stop()
         engine.stop()
         # Threads may still wait for a peer; everything they do is safe to be cut off and done again.
         logging.shutdown()

@@ -57,6 +57,9 @@ class Settings:
     session_lasts: float
     session_idle: float
     oidc: Oidc | None
+    runs_at_once: int = 2
+    cache: int = 5 * 2**30
+    """Bytes of steps' results that are kept for later runs."""
 
     @property
     def plain_beyond_loopback(self) -> bool:
@@ -94,6 +97,8 @@ def settle(state: Path, given: Given = Given()) -> Settings:
         session_lasts=spec.sessions.lasts,
         session_idle=spec.sessions.idle,
         oidc=spec.oidc,
+        runs_at_once=spec.pipelines.at_once,
+        cache=spec.pipelines.cache,
     )
     if settings.plain_beyond_loopback and not (given.allow_plain_http or spec.allow_plain_http):
         raise Refused(

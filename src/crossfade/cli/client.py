@@ -10,10 +10,11 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
+from urllib.parse import quote
 
 import httpx
 
-from crossfade.api import answers
+from crossfade.api import answers, run_answers
 from crossfade.bootstrap.tls import pinned
 from crossfade.domain.errors import CrossfadeError, Invalid, Unavailable
 
@@ -204,6 +205,39 @@ class Client:
     def doctor(self) -> list[answers.Finding]:
         return cast(list[answers.Finding], self._call("GET", "/doctor")["items"])
 
+    # --- pipelines
+
+    def start_run(self, body: Mapping[str, Any]) -> run_answers.Run:
+        return cast(run_answers.Run, self._call("POST", "/runs", json=body))
+
+    def run(self, id: int) -> run_answers.Run:
+        return cast(run_answers.Run, self._call("GET", f"/runs/{id}"))
+
+    def runs(self, limit: int, service: str | None = None) -> list[run_answers.Run]:
+        """Newest first, without their nodes."""
+        return self._list("/runs", limit, **({"service": service} if service else {}))
+
+    def order_run(self, id: int, order: str) -> run_answers.Run:
+        """``cancel`` or ``restart``."""
+        return cast(run_answers.Run, self._call("POST", f"/runs/{id}/{order}", json={}))
+
+    def run_log(self, id: int, stage: str, node: str, offset: int) -> run_answers.Log:
+        path = f"/runs/{id}/stages/{quote(stage, safe='')}/nodes/{quote(node, safe='')}/log"
+        return cast(run_answers.Log, self._call("GET", path, params={"offset": offset, "limit": 2**20}))
+
+    def sources(self) -> list[run_answers.Source]:
+        return self._list("/sources")
+
+    def put_source(self, service: str, body: Mapping[str, Any]) -> run_answers.Source:
+        return cast(run_answers.Source, self._call("PUT", f"/sources/{service}", json=body))
+
+    def remove_source(self, service: str) -> None:
+        self._call("DELETE", f"/sources/{service}")
+
+    def value_stream(self, service: str, limit: int) -> run_answers.ValueStream:
+        found = self._call("GET", f"/services/{service}/stream", params={"limit": limit})
+        return cast(run_answers.ValueStream, found)
+
     # --- access
 
     def accounts(self) -> list[answers.Account]:
@@ -265,6 +299,10 @@ class Client:
 
     def release(self, key: str, release: str) -> answers.ReleaseDetail:
         return cast(answers.ReleaseDetail, self._call("GET", f"/environments/{key}/releases/{release}"))
+
+    def statement(self, key: str, release: str) -> Data:
+        """What is signed about the artifact of a release, and whether it holds."""
+        return cast(Data, self._call("GET", f"/environments/{key}/releases/{release}/statement"))
 
     def compare(self, key: str, one: str, other: str) -> list[answers.Difference]:
         params = {"from": one, "to": other}

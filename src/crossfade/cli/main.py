@@ -20,6 +20,12 @@ from crossfade.cli.audit import audit
 from crossfade.cli.client import Client, Data, Problem
 from crossfade.cli.context import FAILED, Context, Json, Where, progressing, telling, which, who
 from crossfade.cli.dashboard import dashboard
+from crossfade.cli.gates import gate
+from crossfade.cli.hook import hook
+from crossfade.cli.runs import COMMANDS as PIPELINES
+from crossfade.cli.runs import runs
+from crossfade.cli.sources import sources
+from crossfade.cli.verify import verify
 from crossfade.domain.errors import Invalid, NotFound
 
 app = typer.Typer(
@@ -514,7 +520,14 @@ app.add_typer(tokens, name="tokens")
 for command in approvals.COMMANDS:
     app.command()(command)
 app.add_typer(audit, name="audit")
+app.add_typer(hook, name="hook")
+app.add_typer(runs, name="runs")
+app.add_typer(sources, name="sources")
+for command in PIPELINES:
+    app.command()(command)
 app.command()(dashboard)
+app.command()(verify)
+app.command()(gate)
 
 
 def main() -> None:

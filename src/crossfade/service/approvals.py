@@ -66,7 +66,8 @@ class Approvals:
     def refuse_own(self, approval: Approval, by: Actor) -> None:
         """Raises Forbidden for who asked, and for who has not the role."""
         by.require(approval.role, approval.key)
-        if by.identity == approval.identity:
+        # What was pushed by a name, to a forge or through a hook, is not approved by an account of that name.
+        if by.identity == approval.identity or by.name == approval.by.rpartition(":")[2]:
             raise Forbidden(
                 f"{approval.release} was asked for by {approval.by}: somebody else has to approve it.",
                 hint="Anybody else with the role can: `crossfade accounts` lists who has which.",

@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cache
 from typing import Any, BinaryIO, Protocol
+from zoneinfo import ZoneInfo
 
 from crossfade.domain import rollout as machine
 from crossfade.domain.access import Actor, Role
 from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.environment import Environment
-from crossfade.domain.errors import NotFound, NotRestorable, Refused
+from crossfade.domain.errors import Frozen, NotFound, NotRestorable, Refused, Unavailable
 from crossfade.domain.events import Held, Ledger, Posted, attribute
+from crossfade.domain.pipeline.freeze import frozen_until
 from crossfade.domain.release import Artifact, BlueGreen, Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Kind, Plan, Rollout
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
@@ -22,6 +25,7 @@ from crossfade.service.accounts import Accounts
 from crossfade.service.approvals import Approvals, wanted
 from crossfade.service.audit import Audit
 from crossfade.service.hub import Hub
+from crossfade.service.runs import Runs
 from crossfade.service.views import Views
 
 
@@ -58,6 +62,24 @@ class Service(Views):
         self.accounts = Accounts(parts, self.audit)
         self.approvals = Approvals(parts, self.audit, self._begin_approved)
         self.hub = Hub(parts)
+        self.attested: Callable[[Digest, str], Sequence[str]] = _nobody
+        """Why an artifact is not one that a pipeline has built for a service; nothing when it is."""
+        self._runs: Runs | None = None
+
+    def read_config(self, data: Mapping[str, Any], key: EnvKey, secrets: str = "") -> ReleaseConfig:
+        """What `crossfade.yaml` says of an environment. Raises InvalidConfig, NotFound."""
+        return replace(self._read_config(data, key.service, key.environment), secrets=secrets)
+
+    @property
+    def runs(self) -> Runs:
+        """The use cases of pipelines. Raises Unavailable in an installation without them."""
+        if self._runs is None:
+            raise Unavailable("This server runs no pipelines.", hint="`crossfade up` starts one that does.")
+        return self._runs
+
+    def with_pipelines(self, runs: Runs) -> None:
+        """From here on pipelines are run, and their statements are known."""
+        self._runs, self.attested = runs, runs.attested
 
     # --- to change something
 
@@ -72,14 +94,55 @@ class Service(Views):
         """
         parts, key, by = self._parts, request.key, request.by
         by.require(Role.OPERATOR, key)
+        self._refuse_unwanted(key, request.digest, self._read_config(request.config, key.service, key.environment))
+        parts.store.refuse_if_held(key)
+        return self.begin_or_ask(key, self.release_for(request), by)
+
+    def release_for(self, request: Request) -> Release:
+        """Number a release for a deployment, which is not begun yet. Raises as `deploy`."""
+        parts, key = self._parts, request.key
+        request.by.require(Role.OPERATOR, key)
         config = self._read_config(request.config, key.service, key.environment)
         if parts.artifacts.get(request.digest) is None:
             raise NotFound(f"There is no artifact {request.digest}.", hint="Upload it first.")
         self._refuse_shared_port(key, config)
-        parts.store.refuse_if_held(key)
         config = replace(config, secrets=parts.secrets.put(request.secrets))
-        release = parts.store.add_release(key, request.digest, config, request.label, parts.now())
-        return self._begin_or_ask(key, release, by)
+        return parts.store.add_release(key, request.digest, config, request.label, parts.now())
+
+    def _refuse_unwanted(self, key: EnvKey, digest: Digest, config: ReleaseConfig) -> None:
+        """Raises Refused for an artifact without a statement where one is wanted: by this release, or the live one."""
+        if any(one.provenance_required for one in self._said_of(key, config)):
+            self.refuse_unattested(key, digest)
+
+    def _said_of(self, key: EnvKey, config: ReleaseConfig) -> tuple[ReleaseConfig, ...]:
+        """A configuration, and the live release's: what that one forbids, the next one cannot allow itself."""
+        known = self._parts.store.environment(key)
+        if known is None or known.live is None:
+            return (config,)
+        return config, self._parts.store.release(key.service, known.live).config
+
+    def refuse_frozen(self, key: EnvKey, config: ReleaseConfig) -> None:
+        """Raises Frozen while nothing may be deployed to an environment. A rollback is never asked."""
+        freezes = tuple(freeze for one in self._said_of(key, config) for freeze in one.freezes)
+        found = frozen_until(freezes, self._parts.now(), ZoneInfo)
+        if found is None:
+            return
+        freeze, until = found
+        local = datetime.fromtimestamp(until, ZoneInfo(freeze.zone))
+        raise Frozen(
+            f"{key} is frozen ({freeze.name}) until {local:%Y-%m-%d %H:%M} {freeze.zone}.",
+            hint="A run of the pipeline waits for the end by itself. `crossfade rollback` is always possible.",
+            until=until,
+        )
+
+    def refuse_unattested(self, key: EnvKey, digest: Digest) -> None:
+        """Raises Refused for an artifact that no pipeline of this installation has signed for the service."""
+        problems = self.attested(digest, key.service)
+        if problems:
+            raise Refused(
+                f"{digest.text[:19]}… is not deployed to {key}: {'; '.join(problems)}.",
+                hint="Artifacts that a pipeline has built carry a signed statement: `crossfade run`.",
+            )
 
     def deploy_again(self, key: EnvKey, number: ReleaseNumber, by: Actor) -> Rollout | Approval:
         """Roll out a release that the environment has had before, by its own strategy, as if it were new.
@@ -94,11 +157,16 @@ class Service(Views):
         whole = self.check(key, number)
         if not whole.ok:
             raise NotRestorable(f"{number} cannot be deployed again: {whole.reasons[0]}.", hint="Build it anew.")
+        self._refuse_unwanted(key, release.digest, release.config)
         self._refuse_shared_port(key, release.config)
         self._parts.store.refuse_if_held(key)
-        return self._begin_or_ask(key, release, by)
+        return self.begin_or_ask(key, release, by)
 
-    def _begin_or_ask(self, key: EnvKey, release: Release, by: Actor) -> Rollout | Approval:
+    def begin_or_ask(self, key: EnvKey, release: Release, by: Actor, expects: int | None = None) -> Rollout | Approval:
+        """Begin the rollout of a release, or ask for the approval that it wants.
+
+        With ``expects``, only while the environment's fence is still that one. Raises Busy, Moved.
+        """
         parts = self._parts
         known = parts.store.environment(key)
         live = known.live if known is not None else None
@@ -110,7 +178,7 @@ class Service(Views):
             after = {**before, **said, "approval": approval.id, "wants": role.value}
             self.audit.note(by, "rollout.ask", str(key), before, after)
             return approval
-        state = self._begin(key, release, Kind.DEPLOY, by.name)
+        state = self._begin(key, release, Kind.DEPLOY, by.name, expects)
         before = _state(known)
         self.audit.note(by, "rollout.begin", str(key), before, {**before, **said, "rollout": state.id})
         return state
@@ -181,8 +249,10 @@ class Service(Views):
             raise Refused(f"No rollout is under way in {key}.", hint="`crossfade status` shows what is live.")
         return self.order(holder, command, by)
 
-    def _begin(self, key: EnvKey, release: Release, kind: Kind, by: str) -> Rollout:
+    def _begin(self, key: EnvKey, release: Release, kind: Kind, by: str, expects: int | None = None) -> Rollout:
         parts = self._parts
+        if kind is Kind.DEPLOY:
+            self.refuse_frozen(key, release.config)
         environment = parts.store.environment(key) or Environment(key)
         strategy = BlueGreen(watch=0.0) if kind is Kind.ROLLBACK else release.config.strategy
         plan = Plan(
@@ -195,7 +265,7 @@ class Service(Views):
             release.config.start_timeout,
             Analysis() if kind is Kind.ROLLBACK else release.config.analysis,
         )
-        state = parts.store.begin(plan, by, parts.now())
+        state = parts.store.begin(plan, by, parts.now(), expects)
         self._driver.drive(state.id)
         return state
 
@@ -255,3 +325,7 @@ def _state(environment: Environment | None) -> dict[str, Any]:
     if environment is None:
         return {}
     return {"live": str(environment.live) if environment.live else None, "rollout": environment.holder}
+
+
+def _nobody(_digest: Digest, _service: str) -> Sequence[str]:
+    return ("this server runs no pipelines, so nobody has signed for it",)
