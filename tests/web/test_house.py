@@ -17,8 +17,11 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from crossfade.bootstrap.pipelines import compose_pipelines, make_works
 from crossfade.bootstrap.state import make_parts, prepare, read_config
 from crossfade.domain.access import Actor, Grant, Role, local_actor
+from crossfade.domain.pipeline.plan import Commit, Node, NodeKind, Pipeline, Stage, StageName, Step
+from crossfade.domain.pipeline.run import RunPlan
 from crossfade.domain.release import BlueGreen, ReleaseConfig
 from crossfade.domain.rollout import Kind, Plan
 from crossfade.domain.traffic import Slot
@@ -72,6 +75,16 @@ WANTS: Mapping[str, str] = {
     "GET /rollouts/{id}/receipt": "viewer",
     "GET /rollouts/{id}/orders/{name}": "viewer",
     "POST /rollouts/{id}/orders/{name}": "operator",
+    "GET /runs": "session",
+    "GET /runs/{id}": "viewer",
+    "GET /runs/{id}/part": "viewer",
+    "GET /runs/{id}/stages/{stage}/nodes/{node}": "viewer",
+    "GET /runs/{id}/stages/{stage}/nodes/{node}/part": "viewer",
+    "GET /runs/{id}/stages/{stage}/nodes/{node}/log": "viewer",
+    "GET /runs/{id}/stages/{stage}/nodes/{node}/log.txt": "viewer",
+    "GET /runs/{id}/orders/{order}": "viewer",
+    "POST /runs/{id}/orders/{order}": "operator",
+    "GET /services/{name}/stream": "viewer",
     "GET /live": "viewer",
     "POST /logout": "session",
     "GET /login": "nobody",
@@ -84,6 +97,7 @@ WANTS: Mapping[str, str] = {
 """The role that each route wants, in the environment that it is about."""
 QUERY = {"GET /glance": f"?keys={KEY}", "GET /live": f"?keys={KEY}"}
 FILL = {"id": "1", "release": "r2", "mark": "0", "path:path": "style.css", "answer": "approve"}
+FILL |= {"stage": "commit", "node": "tests", "order": "cancel"}
 
 
 class Idle:
@@ -100,6 +114,16 @@ def service() -> Iterator[Service]:
     prepare(state)
     parts = make_parts(state)
     found = Service(parts, Idle(), read_config)
+    works = make_works(state, parts)
+    compose_pipelines(parts, works, found)
+    stage = Stage(StageName.COMMIT, (Node("tests", NodeKind.COMMAND, what=Step(("true",))),))
+    commit = Commit("a" * 40, 1, 1.0, HOSTILE[1], HOSTILE[0])
+    pipeline = Pipeline(KEY.service, (stage, Stage(StageName.PRODUCTION, (), environment=KEY.environment)))
+    works.runs.add_run(
+        RunPlan(
+            pipeline, "/srv", commit, HOSTILE[2], "command", HOSTILE[3], "ada", (), 1.0, "", environment="production"
+        )
+    )
     for number, label in enumerate(HOSTILE, 1):
         config = ReleaseConfig(("serve",), env=(("NAME", label), ("N", str(number))))
         parts.store.add_release(KEY, Digest("sha256:" + f"{number:064d}"), config, label, 1.0)
@@ -280,6 +304,11 @@ def test_what_others_wrote_is_shown_as_text(logged_in: Mapping[str, Visitor]) ->
             f"/environments/{KEY}/compare?from=r1&to=r2",
             "/approvals/1",
             "/rollouts/1",
+            "/runs",
+            "/runs/1",
+            "/runs/1/stages/commit/nodes/tests",
+            "/runs/1/orders/cancel",
+            f"/services/{KEY.service}/stream",
             "/audit",
         )
     )

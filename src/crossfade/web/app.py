@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crossfade.domain import errors
 from crossfade.service import Service
-from crossfade.web import access, environments, glance, history, login, oidc, rollouts, stream
+from crossfade.web import access, environments, glance, history, login, oidc, rollouts, runs, stream
 from crossfade.web.assets import Assets
 from crossfade.web.headers import Headers, fill
 from crossfade.web.provider import Provider
@@ -61,6 +61,7 @@ def create_web(service: Service, *, origin: str, key: bytes, provider: Provider 
         history.router(house),
         access.router(house),
         rollouts.router(house),
+        runs.router(house),
         stream.router(house),
     ):
         web.include_router(routes)
