@@ -72,12 +72,17 @@ def test_what_is_imported_is_installed_for_whoever_runs_it_and_not_only_for_deve
     }
     missing = {}
     for path in (ROOT / tree).rglob("*.py"):
+        if path.parent.name in STEPS_OF_AN_EXAMPLE:
+            continue
         for name in imported(path) - own - {"crossfade"} - set(sys.stdlib_module_names):
             distributions = {re.sub(r"[-_.]+", "-", owner).lower() for owner in owners.get(name, [name])}
             if not distributions & locked:
                 missing[name] = str(path.relative_to(ROOT))
     assert missing == {}
 
+
+STEPS_OF_AN_EXAMPLE = {"tests", "service_tests", "smoke"}
+"""What its pipeline runs with the developer's own tools; none of it is deployed."""
 
 EXEMPTION = re.compile(
     r"#\s*(?:noqa|type: ignore|pragma: no cover)(?:\[[\w, -]*\]|: ?[A-Z]+\d+(?:, ?[A-Z]+\d+)*)?(?P<reason>.*)"

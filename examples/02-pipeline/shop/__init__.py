@@ -1,0 +1,1 @@
+"""A small bookshop: a catalogue that can be searched, carts, orders."""
