@@ -6,11 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
-from alembic import command as alembic
-from alembic.config import Config
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import QueuePool
 
@@ -71,10 +69,29 @@ def _storage(url: str) -> Iterator[None]:
         ) from error
 
 
+MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+
+def _is_up_to_date(engine: sa.Engine) -> bool:
+    """Whether the tables are those of the newest migration, which are numbered."""
+    newest = max(path.name[:4] for path in (MIGRATIONS / "versions").glob("[0-9]*.py"))
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        try:
+            known = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalars().all()
+        except sa.exc.DatabaseError:
+            return False  # there is no such table yet, or something is wrong: Alembic will say what
+    return known == [newest]
+
+
 def upgrade(engine: sa.Engine) -> None:
     """Bring the tables up to date. A database newer than this program is refused. Raises StorageFailed."""
+    if _is_up_to_date(engine):
+        return  # most often, and Alembic takes a while to find that out itself
+    from alembic import command as alembic  # noqa: PLC0415 - only who changes the tables needs it
+    from alembic.config import Config  # noqa: PLC0415
+
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("script_location", str(MIGRATIONS))
     logging.getLogger("alembic").setLevel(logging.WARNING)
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         config.attributes["connection"] = connection
