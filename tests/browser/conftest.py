@@ -16,7 +16,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Error, Page, Request, expect, sync_playwright
+
+# On a machine with other work a page may take its time; what never comes fails all the same.
+expect.set_options(timeout=20_000)
 
 ROOT = Path(__file__).parents[2]
 KEPT = ROOT / "build" / "browser"

@@ -237,3 +237,11 @@ def test_a_container_gets_the_tree_its_limits_and_no_more(job: Make) -> None:
     assert command[command.index("--network") + 1] == "none"
     assert command[command.index("--memory") + 1] == "1024"
     assert command[command.index("--mount") + 1] == f"type=bind,source={one.tree},target={one.tree}"
+
+
+def test_a_cancellation_that_comes_before_the_keeper_has_read_its_job_ends_it(steps: ProcessSteps, job: Make) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    for _ in range(3):  # of a keeper that starts, and of one that waits already
+        assert steps.run(job("sleep", "600"), cancel).how is How.CANCELLED
+    assert steps.run(job("true"), NEVER).how is How.EXITED

@@ -357,17 +357,22 @@ def main() -> None:
         signal.signal(number, signal.SIG_IGN)
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    coming = b""
     while True:
-        line = b""
-        while not line.endswith(b"\n"):
+        while b"\n" not in coming:
             chunk = os.read(0, 65536)
             if not chunk:
                 return
-            line += chunk
-        if line.endswith(b"}\n"):  # else it is a cancellation that came too late
-            result = Keeper(json.loads(line[line.index(b"{") :])).run()
-            with contextlib.suppress(OSError):
-                os.write(1, json.dumps(result).encode() + b"\n")
+            coming += chunk
+        line, _, coming = coming.partition(b"\n")
+        if not line.startswith(b"{"):
+            continue  # a cancellation that came when the job had ended
+        keeper = Keeper(json.loads(line))
+        if coming.startswith(b"c"):  # one that came before the job was read
+            keeper.why, coming = "cancelled", b""
+        result = keeper.run()
+        with contextlib.suppress(OSError):
+            os.write(1, json.dumps(result).encode() + b"\n")
 
 
 if __name__ == "__main__":
