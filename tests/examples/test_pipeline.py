@@ -134,6 +134,7 @@ def test_a_push_brings_a_good_commit_to_production_and_seven_faulty_branches_are
     assert load.seen.broken == [] and set(load.seen.statuses) == {200}
     assert "sent the same day" in world.shop.get("/")[2]
     release = world.shop.client().environment("bookshop/production")["live"]
+    assert release is not None
     assert world.shop.json("verify", release, "--env", "bookshop/production")["ok"]
     stream = world.shop.json("stream", "bookshop")
     assert stream["summary"]["deployments"] == 2 and stream["summary"]["lead_median"] > 0
