@@ -19,7 +19,7 @@ from crossfade.domain.pipeline.plan import Compare, Dependent, DependentKind, Ou
 from crossfade.ports.pipeline import Cancel, Contender, Dependents, Place, Tell
 
 PATIENCE: Final = 30.0
-LAG: Final = 0.02
+LAG: Final = 0.05
 """Seconds by which the generator may start late (p99 of a block): both blocks of a pair suffer alike from a busy machine,
 
 and the interval has it; a block that the generator itself has broken up is no measurement.
