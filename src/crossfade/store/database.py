@@ -88,7 +88,7 @@ def upgrade(engine: sa.Engine) -> None:
     if _is_up_to_date(engine):
         return  # most often, and Alembic takes a while to find that out itself
     from alembic import command as alembic  # noqa: PLC0415 - only who changes the tables needs it
-    from alembic.config import Config  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415 - and this with it
 
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
