@@ -147,7 +147,8 @@ def left(world: World) -> list[str]:
     ]
     for process in psutil.process_iter():
         try:
-            if process.environ().get("CROSSFADE_OWNER", "").startswith("run-"):
+            env = process.environ()  # another worker's steps are its own affair
+            if env.get("CROSSFADE_OWNER", "").startswith("run-") and str(world.shop.state) in str(env):
                 found.append(str(process))
         except psutil.Error:
             continue
