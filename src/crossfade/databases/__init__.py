@@ -1,0 +1,1 @@
+"""Adapters of `ports.databases`: PostgreSQL, MySQL and MariaDB, and what lints SQL."""
