@@ -10,7 +10,7 @@ BENCH  := PYTHONPATH=. $(BIN)/python -m
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format lock bench bench-switch bench-edge bench-deploy \
-        bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-regression screenshots clean
+        bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression screenshots clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,7 +45,7 @@ lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1: with the newest 
 	$(COMPILE) pyproject.toml --extra bench --group build -c locks/dev.txt -o locks/bench.txt
 	$(COMPILE) --group pyproject.toml:build --group pyproject.toml:lock -c locks/dev.txt -o locks/lock.txt
 
-bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-regression ## Run all the benches, in turn
+bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression ## Run all the benches, in turn
 
 bench-switch: ## How fast and how clean a switch is, beside reloads of nginx and HAProxy and Traefik's file provider
 	$(SETUP) bench
@@ -78,6 +78,10 @@ bench-api: ## How fast the API answers with 10,000 releases, and what 200 live v
 bench-pipeline: ## What a run of a pipeline costs beyond its commands, 50 runs at once, and a log of 100 MB
 	$(SETUP) dev
 	$(BENCH) bench.pipeline
+
+bench-migrations: ## What a migration costs a database's clients, and how fast a backfill is
+	$(SETUP) dev
+	$(BENCH) bench.migrations
 
 bench-regression: ## How often the comparison of two releases is wrong (some 50 minutes; --rounds for fewer)
 	$(SETUP) bench

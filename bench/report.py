@@ -55,12 +55,22 @@ class Report:
         }
 
 
-def run(name: str, about: str, measure: Callable[[argparse.Namespace], Report], rounds: int) -> int:
-    """The command line that all benches share. Exit 0 done, 1 not measured or a request of ours failed, 2 usage."""
+def run(
+    name: str,
+    about: str,
+    measure: Callable[[argparse.Namespace], Report],
+    rounds: int,
+    more: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
+) -> int:
+    """The command line that all benches share. Exit 0 done, 1 not measured or a request of ours failed, 2 usage.
+
+    ``more`` adds options of this bench alone.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}", description=about)
     parser.add_argument("--short", action="store_true", help="a quick run that proves the bench works, not the speed")
     parser.add_argument("--json", type=Path, metavar="OUT", help="where to write all figures as JSON")
     parser.add_argument("--rounds", type=int, default=rounds, help=f"how often each is measured (default {rounds})")
+    more(parser)
     given = parser.parse_args()
     if given.rounds < 1:
         parser.error("--rounds: at least 1")

@@ -16,6 +16,7 @@ KNOWN = {
     "service_name": "shop",
     "environment": "production",
     "release": "r1",
+    "version": "01_isbn",
     "id": "1",
     "name": "evidence",
     "stage": "commit",

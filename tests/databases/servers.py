@@ -67,10 +67,11 @@ class Server:
     port: int
     process: subprocess.Popen[bytes] | None = None
     databases: list[str] = field(default_factory=list)
+    settings: tuple[str, ...] = SETTINGS
 
     def start(self) -> None:
         command = [str(self.programs / "bin" / "postgres"), "-D", str(self.data), "-p", str(self.port), "-k", ""]
-        for setting in SETTINGS:
+        for setting in self.settings:
             command += ["-c", setting]
         log = (self.data.parent / "server.log").open("ab")
         with log:
@@ -118,7 +119,7 @@ class Server:
 
 
 @contextmanager
-def running(home: Path, folder: Path) -> Iterator[Server]:
+def running(home: Path, folder: Path, settings: tuple[str, ...] = SETTINGS) -> Iterator[Server]:
     """A server of its own in a folder, ended at the end."""
     user = account()
     folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +146,7 @@ def running(home: Path, folder: Path) -> Iterator[Server]:
         "--locale=C",
     ]
     subprocess.run(initdb, user=user, check=True, capture_output=True, cwd="/")
-    server = Server(programs, data, free_port())
+    server = Server(programs, data, free_port(), settings=settings)
     server.start()
     try:
         yield server

@@ -117,6 +117,7 @@ class Environment(TypedDict):
     rollout: Rollout | None
     last_rollout: int | None
     last: dict[str, Any] | None
+    migrations: list[dict[str, Any]]
 
 
 class Entry(TypedDict):

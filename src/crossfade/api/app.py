@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from crossfade import __version__
-from crossfade.api import access, cursors, environments, rollouts, runs, stream
+from crossfade.api import access, cursors, environments, migrations, rollouts, runs, stream
 from crossfade.api import answers as give
 from crossfade.api.guard import SCHEME, Guard, GuardedRoute, Scope, anybody, needs
 from crossfade.api.meter import VERSION, Meter, Metered
@@ -63,6 +63,7 @@ def create_app(
 
     for routes in (
         environments.router(service),
+        migrations.router(service),
         rollouts.router(service),
         access.router(service, origin),
         runs.router(service, streams),

@@ -66,6 +66,7 @@ def serve(state: Path, given: Given, on_boundary: Callable[[str], None] = lambda
         engine.start()
         conductor.start()
         service.hub.start()
+        service.migrations.start()
         pinned: dict[str, Any] = {}
         if watched is not None:
             pinned = {"certificate": str(state / PIN)}
@@ -82,6 +83,7 @@ def serve(state: Path, given: Given, on_boundary: Callable[[str], None] = lambda
         gc.freeze()
         _run(app, settings, listener, watched, service.hub.stop)
         conductor.stop()
+        service.migrations.stop()
         engine.stop()
         # Threads may still wait for a peer; everything they do is safe to be cut off and done again.
         logging.shutdown()

@@ -74,6 +74,7 @@ def _keep_secret(path: Path) -> None:
 
 def make_parts(state: Path, api: str = "") -> Parts:
     """All the adapters of an installation; ``api`` is the URL of its server. Raises StorageFailed."""
+    from crossfade.bootstrap.release_databases import ReleaseDatabases
     from crossfade.ports import Parts
     from crossfade.probes.http import HttpProber
     from crossfade.routers.haproxy import HAProxyRouter
@@ -87,17 +88,19 @@ def make_parts(state: Path, api: str = "") -> Parts:
     from crossfade.store.sql import SqlStore
 
     ledger = f"sqlite:///{state / 'crossfade.db'}"
+    artifacts, kept = FolderArtifacts(state / "artifacts"), FolderSecrets(state / "secrets")
     return Parts(
         store=SqlStore(ledger),
         router=HAProxyRouter(state / "edge", state / "run"),
         runtime=ProcessRuntime(state, Supervisor(state)),
         signals=EdgeSignals(state / "edge", state / "run"),
         prober=HttpProber(),
-        artifacts=FolderArtifacts(state / "artifacts"),
-        secrets=FolderSecrets(state / "secrets"),
+        artifacts=artifacts,
+        secrets=kept,
         access=SqlAccess(ledger),
         key=(state / "key").read_bytes(),
         sources=ElsewhereSources(),
+        databases=ReleaseDatabases(artifacts, kept),
         api=api,
     )
 

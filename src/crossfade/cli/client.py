@@ -198,6 +198,14 @@ class Client:
     def rollback(self, key: str, to: str | None, by: str) -> answers.Rollout:
         return cast(answers.Rollout, self._call("POST", f"/environments/{key}/rollbacks", json={"to": to, "by": by}))
 
+    def migrations(self, key: str) -> Data:
+        return cast(Data, self._call("GET", f"/environments/{key}/migrations"))
+
+    def order_migration(self, key: str, version: str, command: str, by: str, override: str = "") -> Data:
+        body = {"command": command, "override": override, "by": by}
+        place = f"/environments/{key}/migrations/{quote(version, safe='')}/commands"
+        return cast(Data, self._call("POST", place, json=body))
+
     def logs(self, key: str, release: str | None, lines: int) -> dict[str, list[str]]:
         params: dict[str, str | int] = {"lines": lines} | ({"release": release} if release else {})
         return cast(dict[str, list[str]], self._call("GET", f"/environments/{key}/logs", params=params))

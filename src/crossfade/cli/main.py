@@ -22,6 +22,8 @@ from crossfade.cli.context import FAILED, Context, Json, Where, progressing, tel
 from crossfade.cli.dashboard import dashboard
 from crossfade.cli.gates import gate
 from crossfade.cli.hook import hook
+from crossfade.cli.migrate import migrate
+from crossfade.cli.migrations import migrations
 from crossfade.cli.runs import COMMANDS as PIPELINES
 from crossfade.cli.runs import runs
 from crossfade.cli.sources import sources
@@ -521,6 +523,8 @@ for command in approvals.COMMANDS:
     app.command()(command)
 app.add_typer(audit, name="audit")
 app.add_typer(hook, name="hook")
+app.add_typer(migrate, name="migrate")
+app.add_typer(migrations, name="migrations")
 app.add_typer(runs, name="runs")
 app.add_typer(sources, name="sources")
 for command in PIPELINES:

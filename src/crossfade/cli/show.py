@@ -25,6 +25,15 @@ _PHASE_STYLE = {
 }
 
 
+_MIGRATION_STYLE = {
+    "contracted": "dim",
+    "aborted": "dim",
+    "contractable": "green",
+    "backfilling": "cyan",
+    "verified": "cyan",
+}
+
+
 def weight(bp: int) -> str:
     """Basis points for people: ``12.5 %``."""
     return f"{bp / 100:g} %"
@@ -70,6 +79,8 @@ def environment(status: Data) -> RenderableType:
     rows.append(table)
     if status.get("rollout"):
         rows.append(rollout(status["rollout"]))
+    if status.get("migrations"):
+        rows.append(migrations(status["migrations"]))
     return Group(*rows)
 
 
@@ -250,6 +261,27 @@ def _after(seconds: float | None) -> str:
     if seconds is None:
         return "never"
     return show_duration(float(round(seconds)) if seconds >= 10 else round(seconds, 1))
+
+
+def migrations(items: Sequence[Data]) -> RenderableType:
+    """A table of migrations, with a line below each for what its contract waits for, or what stopped it."""
+    table = Table(box=None, padding=(0, 2), show_header=True, header_style="dim")
+    for column in ("migration", "phase", "rows", "waits for"):
+        table.add_column(column, overflow="fold")
+    for one in items:
+        rows = ", ".join(_rows(each) for each in one["progress"])
+        phase = Text("paused" if one["paused"] else one["phase"], style=_MIGRATION_STYLE.get(one["phase"], ""))
+        waits = Text(
+            "; ".join(one["waits"][:2]) + (f"; and {len(one['waits']) - 2} more" if len(one["waits"]) > 2 else "")
+        )
+        table.add_row(one["version"], phase, rows, waits)
+    troubles = [Text(f"  {one['version']}: {one['trouble']}", style="red") for one in items if one["trouble"]]
+    samples = [Text(f"    {line}", style="dim") for one in items if one["trouble"] for line in one["samples"][:5]]
+    return Group(table, *troubles, *samples)
+
+
+def _rows(one: Data) -> str:
+    return f"{one['done']:,} of {one['total']:,}" if one["total"] else f"{one['done']:,}"
 
 
 def releases(rows: Sequence[Data]) -> Table:

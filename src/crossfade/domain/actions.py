@@ -23,6 +23,16 @@ class ClearSlot:
 
 
 @dataclass(frozen=True, slots=True)
+class Migrate:
+    """Expand, backfill and verify the migrations that the release needs. Nothing that runs is in its way."""
+
+    id: str
+    release: ReleaseNumber
+    version: str
+    kind: Literal["migrate"] = "migrate"
+
+
+@dataclass(frozen=True, slots=True)
 class StartReplicas:
     """Start the release's replicas, not yet known to the edge."""
 
@@ -119,6 +129,7 @@ class Close:
 
 Action = (
     ClearSlot
+    | Migrate
     | StartReplicas
     | Connect
     | Probe
@@ -137,6 +148,8 @@ def describe(action: Action) -> str:
     match action:
         case ClearSlot(slot=slot):
             return f"clears slot {slot}"
+        case Migrate(release=release, version=version):
+            return f"brings the database to {version}, which {release} needs"
         case StartReplicas(release=release, slot=slot):
             return f"starts the replicas of {release} in slot {slot}"
         case Connect(release=release):

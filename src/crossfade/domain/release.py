@@ -68,6 +68,22 @@ Strategy = BlueGreen | Canary
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseUse:
+    """The database of an environment. ``variable`` names the one among the release's variables that has its URL for migrations,
+    ``pass_as`` that under which replicas get theirs. ``folder`` is where the artifact has its migrations; ``schema`` is
+    PostgreSQL's. ``duty``: the share of time, 0…1, that a backfill may work. ``contracts``: whether old shapes go by
+    themselves once nothing needs them.
+    """
+
+    variable: str = "DATABASE_URL"
+    pass_as: str = "DATABASE_URL"  # noqa: S105 - the name of a variable
+    folder: str = "migrations"
+    schema: str = "public"
+    duty: float = 1.0
+    contracts: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class ReleaseConfig:
     """What a release runs with in one environment: everything of `crossfade.yaml` that is not a secret.
 
@@ -100,6 +116,9 @@ class ReleaseConfig:
     freezes: tuple[Freeze, ...] = ()
     provenance_required: bool = False
     """Whether only artifacts with a signed statement of a pipeline may be deployed."""
+    database: DatabaseUse | None = None
+    schema_version: str = ""
+    """The newest migration that the artifact has: what the release needs of its database; empty where it has none."""
 
     @property
     def url(self) -> str:

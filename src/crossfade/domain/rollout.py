@@ -2,7 +2,7 @@
 
 ::
 
-    preparing ─ checking ─ connecting ─ ready ─┬─ shifting (canary: step after step) ─┬─ promoting ─ promoted
+    (migrating ─) preparing ─ checking ─ connecting ─ ready ─┬─ shifting (canary: step after step) ─┬─ promoting ─ promoted
         │          │            │         │    └─ watching (blue-green: all at once) ──┤
         └──────────┴────────────┴─────────┴──────────────────────── rolling-back ──────┴─ rolled-back
 
@@ -26,6 +26,7 @@ from crossfade.domain.actions import (
     Connect,
     Discard,
     DiscardControl,
+    Migrate,
     Probe,
     SetSplit,
     Snapshot,
@@ -59,6 +60,7 @@ class Kind(enum.StrEnum):
 class Phase(enum.StrEnum):
     """Where a rollout is."""
 
+    MIGRATING = "migrating"
     PREPARING = "preparing"
     CHECKING = "checking"
     CONNECTING = "connecting"
@@ -73,6 +75,10 @@ class Phase(enum.StrEnum):
     @property
     def ended(self) -> bool:
         return self in (Phase.PROMOTED, Phase.ROLLED_BACK)
+
+
+EARLY = (Phase.MIGRATING, Phase.PREPARING, Phase.CHECKING, Phase.CONNECTING)
+"""Before the candidate can have traffic."""
 
 
 class Command(enum.StrEnum):
@@ -96,6 +102,8 @@ class Plan:
     strategy: Strategy
     start_timeout: float = 60.0
     analysis: Analysis = field(default_factory=Analysis)
+    schema: str = ""
+    """The version of the database's schema that the candidate needs first; empty where it needs none."""
 
     @property
     def home(self) -> Split:
@@ -195,14 +203,22 @@ Event = Done | Failed | Observed | Ordered
 
 def begin(id: int, plan: Plan, now: float) -> tuple[Rollout, tuple[Action, ...]]:
     """A new rollout with its first actions."""
-    state = Rollout(id=id, plan=plan, began=now, entered=now)
-    state = _queue(
+    if plan.schema:
+        state = Rollout(id=id, plan=plan, phase=Phase.MIGRATING, began=now, entered=now)
+        state = _queue(state, lambda i: Migrate(i, plan.candidate, plan.schema))
+    else:
+        state = _prepare(Rollout(id=id, plan=plan, began=now, entered=now))
+    return state, state.pending
+
+
+def _prepare(state: Rollout) -> Rollout:
+    plan = state.plan
+    return _queue(
         state,
         lambda i: Snapshot(i, "begin"),
         lambda i: ClearSlot(i, plan.slot, plan.candidate),
         lambda i: StartReplicas(i, plan.slot, plan.candidate),
     )
-    return state, state.pending
 
 
 def decide(state: Rollout, event: Event, now: float) -> tuple[Rollout, tuple[Action, ...]]:
@@ -249,7 +265,7 @@ def allow(state: Rollout, command: Command) -> None:
             raise Refused(f"{name} is paused already.", hint="`crossfade resume` lets it go on.")
         case Command.RESUME if state.paused is None:
             raise Refused(f"{name} is not paused.", hint="See `crossfade status`.")
-        case Command.PROMOTE if state.phase in (Phase.PREPARING, Phase.CHECKING, Phase.CONNECTING):
+        case Command.PROMOTE if state.phase in EARLY:
             raise Refused(
                 f"{name} cannot be promoted yet: {state.plan.candidate} has not passed its health checks.",
                 hint="See `crossfade status`.",
@@ -274,6 +290,8 @@ def _done(state: Rollout, action: Action, now: float) -> Rollout:
     if state.pending:
         return state
     match state.phase:
+        case Phase.MIGRATING:
+            return _prepare(_enter(state, Phase.PREPARING, now))
         case Phase.PREPARING:
             return _enter(state, Phase.CHECKING, now)
         case Phase.CONNECTING:

@@ -14,6 +14,7 @@ from crossfade.domain.actions import (
     Connect,
     Discard,
     DiscardControl,
+    Migrate,
     Probe,
     SetSplit,
     Snapshot,
@@ -56,6 +57,8 @@ class Effects:
         match action:
             case ClearSlot(slot=slot, keep=keep):
                 self._clear(key, slot, keep, fence)
+            case Migrate():
+                raise AssertionError("a migration is followed: see Migrating")
             case StartReplicas(slot=slot, release=release):
                 self._start(state, slot, release, fence)
             case Connect(slot=slot, release=release):
@@ -122,6 +125,7 @@ class Effects:
         env: dict[str, str] = {
             **dict(config.env),
             **(self._parts.secrets.get(config.secrets) if config.secrets else {}),
+            **self._parts.databases.env(release),
         }
         env |= {
             "CROSSFADE_SERVICE": key.service,

@@ -17,12 +17,13 @@ from typing import Final
 
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 
-from crossfade.domain.actions import Action, SetSplit, describe
+from crossfade.domain.actions import Action, Migrate, SetSplit, describe
 from crossfade.domain.environment import Entry
 from crossfade.domain.errors import CrossfadeError, Refused, StaleFence, StorageFailed, Unavailable
 from crossfade.domain.rollout import Done, Event, Failed, Observed, Ordered, Rollout, decide
 from crossfade.engine.effects import Effects, ProbeFailed, last_lines
 from crossfade.engine.janitor import Janitor
+from crossfade.engine.migrating import Migrating
 from crossfade.engine.observer import Observer
 from crossfade.ports import Parts
 
@@ -50,6 +51,7 @@ class Engine:
         self._folder = folder
         self._boundary = on_boundary
         self._effects = Effects(parts)
+        self._migrating = Migrating(parts)
         self._janitor = Janitor(parts, self._effects, self.revive)
         self._wake = threading.Condition()
         self._bell = 0
@@ -147,6 +149,8 @@ class Engine:
             action = state.pending[0]
             self._boundary(f"{action.kind} before")
             event = self._act(state, action, fence)
+            if event is None:
+                return "interrupted"  # by an order, or the end: the next turn goes on
             self._boundary(f"{action.kind} done")
         if event is None:
             event = self._look(state, fence)
@@ -171,10 +175,14 @@ class Engine:
             return order
         return None
 
-    def _act(self, state: Rollout, action: Action, fence: int) -> Event:
+    def _act(self, state: Rollout, action: Action, fence: int) -> Event | None:
+        """None: it was interrupted, and nothing has happened that would not go on where it was."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
+                if isinstance(action, Migrate):
+                    whole = self._migrating.bring(state, action, lambda: self._wanted(state), self._boundary)
+                    return Done(action.id) if whole else None
                 self._effects.carry_out(state, action, fence)
                 if action.kind in LEAVES_SOMETHING:
                     self._janitor.wake()
@@ -192,6 +200,10 @@ class Engine:
             except Exception as error:
                 log.exception("action %s of rollout #%d", action.kind, state.id)
                 return Failed(action.id, f"{action.kind} failed unexpectedly: {error!r}")
+
+    def _wanted(self, state: Rollout) -> bool:
+        """Whether something else than the present action has to be done now."""
+        return self._stopping.is_set() or self._order_for(state) is not None
 
     def _lines(self, state: Rollout) -> tuple[str, ...]:
         environment = self._parts.store.environment(state.plan.key)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from crossfade.domain.migrations.operations import Migration
 from crossfade.domain.migrations.phases import Progress, Record
 from crossfade.domain.migrations.plan import Plan
+from crossfade.domain.release import DatabaseUse, Release
+from crossfade.domain.values import Digest, EnvKey
 from crossfade.ports.pipeline import Cancel
 
 
@@ -91,6 +96,75 @@ class Database(Protocol):
 
     def replicas(self, version: str) -> int:
         """How many sessions of a version's replicas are connected now."""
+
+
+class Databases(Protocol):
+    """The databases of environments, as their releases know them."""
+
+    def version(self, digest: Digest, use: DatabaseUse) -> str:
+        """The newest migration in an artifact; empty when it has none. Raises InvalidConfig for files that are none."""
+
+    def migrations(self, release: Release) -> Sequence[Migration]:
+        """Those that a release carries, in order. Raises InvalidConfig, NotFound."""
+
+    def of(self, release: Release) -> Database | None:
+        """The database that a release uses; None when it says nothing of one. Raises Invalid, NotFound for a URL that is none."""
+
+    def ledger(self, release: Release, lately: float = 1.0) -> Sequence[Record] | None:
+        """Its ledger as it was at most ``lately`` seconds ago; None when it does not answer, or there is none."""
+
+    def env(self, release: Release) -> Mapping[str, str]:
+        """What its replicas are told besides their own variables, so that they see their version. May hold secrets."""
+
+    def exclusive(self, key: EnvKey) -> AbstractContextManager[None]:
+        """Between deciding that an environment is free and taking it, for rollouts and contracts."""
+
+    def contracting(self, key: EnvKey, version: str | None) -> None:
+        """Note which contract runs in an environment; None: it has ended."""
+
+    def busy(self, key: EnvKey) -> str:
+        """The version whose contract runs in an environment; empty when none does."""
+
+
+class NoDatabases:
+    """`Databases` of an installation whose services have none."""
+
+    def __init__(self) -> None:
+        self._locks: defaultdict[EnvKey, threading.Lock] = defaultdict(threading.Lock)
+        self._contracting: dict[EnvKey, str] = {}
+
+    def version(self, digest: Digest, use: DatabaseUse) -> str:
+        return ""
+
+    def migrations(self, release: Release) -> Sequence[Migration]:
+        return ()
+
+    def of(self, release: Release) -> Database | None:
+        return None
+
+    def ledger(self, release: Release, lately: float = 1.0) -> Sequence[Record] | None:
+        return None
+
+    def env(self, release: Release) -> Mapping[str, str]:
+        return {}
+
+    def exclusive(self, key: EnvKey) -> AbstractContextManager[None]:
+        return _locked(self._locks[key])
+
+    def contracting(self, key: EnvKey, version: str | None) -> None:
+        if version is None:
+            self._contracting.pop(key, None)
+        else:
+            self._contracting[key] = version
+
+    def busy(self, key: EnvKey) -> str:
+        return self._contracting.get(key, "")
+
+
+@contextmanager
+def _locked(lock: threading.Lock) -> Iterator[None]:
+    with lock:
+        yield
 
 
 class Linter(Protocol):

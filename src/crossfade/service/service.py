@@ -16,6 +16,7 @@ from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.environment import Environment
 from crossfade.domain.errors import Frozen, NotFound, NotRestorable, Refused, Unavailable
 from crossfade.domain.events import Held, Ledger, Posted, attribute
+from crossfade.domain.migrations.phases import too_old
 from crossfade.domain.pipeline.freeze import frozen_until
 from crossfade.domain.release import Artifact, BlueGreen, Release, ReleaseConfig
 from crossfade.domain.rollout import Command, Kind, Plan, Rollout
@@ -25,6 +26,7 @@ from crossfade.service.accounts import Accounts
 from crossfade.service.approvals import Approvals, wanted
 from crossfade.service.audit import Audit
 from crossfade.service.hub import Hub
+from crossfade.service.migrations import Migrations
 from crossfade.service.runs import Runs
 from crossfade.service.views import Views
 
@@ -62,6 +64,7 @@ class Service(Views):
         self.accounts = Accounts(parts, self.audit)
         self.approvals = Approvals(parts, self.audit, self._begin_approved)
         self.hub = Hub(parts)
+        self.migrations = Migrations(parts, self, self.audit)
         self.attested: Callable[[Digest, str], Sequence[str]] = _nobody
         """Why an artifact is not one that a pipeline has built for a service; nothing when it is."""
         self._runs: Runs | None = None
@@ -69,6 +72,10 @@ class Service(Views):
     def read_config(self, data: Mapping[str, Any], key: EnvKey, secrets: str = "") -> ReleaseConfig:
         """What `crossfade.yaml` says of an environment. Raises InvalidConfig, NotFound."""
         return replace(self._read_config(data, key.service, key.environment), secrets=secrets)
+
+    def open_migrations(self, key: EnvKey) -> list[dict[str, Any]]:
+        """See `Views`."""
+        return self.migrations.open(key)
 
     @property
     def runs(self) -> Runs:
@@ -106,7 +113,8 @@ class Service(Views):
         if parts.artifacts.get(request.digest) is None:
             raise NotFound(f"There is no artifact {request.digest}.", hint="Upload it first.")
         self._refuse_shared_port(key, config)
-        config = replace(config, secrets=parts.secrets.put(request.secrets))
+        version = parts.databases.version(request.digest, config.database) if config.database is not None else ""
+        config = replace(config, secrets=parts.secrets.put(request.secrets), schema_version=version)
         return parts.store.add_release(key, request.digest, config, request.label, parts.now())
 
     def _refuse_unwanted(self, key: EnvKey, digest: Digest, config: ReleaseConfig) -> None:
@@ -264,10 +272,27 @@ class Service(Views):
             strategy,
             release.config.start_timeout,
             Analysis() if kind is Kind.ROLLBACK else release.config.analysis,
+            # Whoever goes back needs nothing new: every older shape that can be restored is kept current.
+            release.config.schema_version if kind is Kind.DEPLOY and release.config.database is not None else "",
         )
-        state = parts.store.begin(plan, by, parts.now(), expects)
+        with parts.databases.exclusive(key):
+            self._refuse_without_schema(key, release)
+            state = parts.store.begin(plan, by, parts.now(), expects)
         self._driver.drive(state.id)
         return state
+
+    def _refuse_without_schema(self, key: EnvKey, release: Release) -> None:
+        """Raises NotRestorable for a release whose shape of the database is gone, or going just now."""
+        if release.config.database is None:
+            return
+        ledger = self._parts.databases.ledger(release, 0.0) or ()
+        going, mine = self._parts.databases.busy(key), release.config.schema_version
+        places = {one.version: one.position for one in ledger}
+        reasons = list(too_old(mine, ledger)) if not mine or mine in places else []
+        if not reasons and going and places.get(going, 0) > places.get(mine, len(ledger) + 1 if mine else 0):
+            reasons = [f"it needs the shape before migration {going}, which is being contracted just now"]
+        if reasons:
+            raise NotRestorable(f"{release.number} cannot run in {key}: {reasons[0]}.", hint="Deploy a newer release.")
 
     def _refuse_shared_port(self, key: EnvKey, config: ReleaseConfig) -> None:
         for other in self._parts.store.environments():

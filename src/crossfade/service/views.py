@@ -15,6 +15,7 @@ from crossfade.domain.analysis.judge import Evidence, Judge
 from crossfade.domain.analysis.sample import History
 from crossfade.domain.environment import Environment, Occupant
 from crossfade.domain.errors import CrossfadeError, NotFound, Refused
+from crossfade.domain.migrations.phases import too_old
 from crossfade.domain.release import SMALLEST_WINDOW, Canary, Release, ReleaseConfig, Restorable, Standing, window
 from crossfade.domain.rollout import Command, Rollout, allow
 from crossfade.domain.traffic import PREVIEW_HEADER, Slot
@@ -97,7 +98,17 @@ class Views:
                 parts.secrets.get(release.config.secrets)
             except CrossfadeError:
                 reasons.append("the values of its env_file are gone")
+        reasons += self._without_schema(release)
         return Restorable(number, tuple(reasons), checked)
+
+    def _without_schema(self, release: Release) -> list[str]:
+        """Why a release cannot run on its environment's database any more."""
+        if release.config.database is None:
+            return []
+        ledger = self._parts.databases.ledger(release)
+        if ledger is None:
+            return []  # it does not answer: no reason to keep anybody from going back
+        return list(too_old(release.config.schema_version, ledger))
 
     def releases(self, key: EnvKey, limit: int | None = None, before: int | None = None) -> list[dict[str, Any]]:
         """The releases of an environment, newest first, with standing and whether each can be restored.
@@ -211,7 +222,12 @@ class Views:
             "rollout": rollout,
             "last_rollout": last.id if last else None,
             "last": _brief(last) if last else None,
+            "migrations": self.open_migrations(key) if release is not None and release.config.database else [],
         }
+
+    def open_migrations(self, key: EnvKey) -> list[dict[str, Any]]:
+        """Migrations of which the old shape is still there, where somebody knows of them."""
+        return []
 
     def traffic(self, key: EnvKey) -> dict[str, Any]:
         """What the live release's clients saw lately: rate, burstiness, latencies in ms. Raises NotFound."""

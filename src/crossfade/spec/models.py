@@ -16,7 +16,7 @@ from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.errors import InvalidConfig, NotFound, Problem
 from crossfade.domain.health import Flow
 from crossfade.domain.pipeline.plan import Pipeline
-from crossfade.domain.release import BlueGreen, Canary, Limits, ReleaseConfig, Step, Strategy
+from crossfade.domain.release import BlueGreen, Canary, DatabaseUse, Limits, ReleaseConfig, Step, Strategy
 from crossfade.domain.traffic import Sticky, StickyBy
 from crossfade.domain.values import Weight
 from crossfade.spec import scalars
@@ -151,6 +151,27 @@ class Rollback(Part):
     window: Annotated[int, scalars.WINDOW] = 5
 
 
+class DatabasePart(Part):
+    """The database that replicas use, and its migrations."""
+
+    url: Annotated[str, scalars.VARIABLE] = "DATABASE_URL"
+    pass_as: Annotated[str | None, scalars.VARIABLE] = None
+    migrations: Annotated[str, scalars.FOLDER] = "migrations"
+    schema_name: Annotated[str, scalars.LABEL] = Field(default="public", alias="schema")
+    backfill_duty: Annotated[Weight, scalars.percentage(zero=False)] = Weight(10_000)
+    contract: Annotated[str, scalars.choice("automatic", "manual")] = "automatic"
+
+    def use(self) -> DatabaseUse:
+        return DatabaseUse(
+            self.url,
+            self.pass_as or self.url,
+            self.migrations,
+            self.schema_name,
+            self.backfill_duty.bp / 10_000,
+            self.contract == "automatic",
+        )
+
+
 class EnvironmentPart(Part):
     """One environment; what is None is as the service says."""
 
@@ -185,6 +206,7 @@ class Spec(Part):
     rollback: Rollback = Field(default_factory=Rollback)
     lease: Annotated[float, scalars.duration("2s", "10m")] = 15.0
     request_timeout: Annotated[float, scalars.duration("100ms", "1d")] = 60.0
+    database: Annotated[DatabasePart | None, GIVEN] = None
     environments: Annotated[
         dict[Annotated[str, scalars.NAME], EnvironmentPart],
         Field(min_length=1, max_length=50),
@@ -256,6 +278,7 @@ class Spec(Part):
             approval=None if own.approval == "none" else Role(own.approval),
             freezes=tuple(freeze.freeze() for freeze in own.freeze),
             provenance_required=own.provenance == "required",
+            database=self.database.use() if self.database is not None else None,
         )
 
     def for_pipeline(self) -> Pipeline | None:

@@ -160,7 +160,9 @@ class SqlStore(Database):
             number = int(result.inserted_primary_key[0])
             state, _ = machine.begin(number, plan, now)
             c.execute(
-                t.rollouts.update().where(t.rollouts.c.id == number).values(state=_STATE.dump_json(state).decode())
+                t.rollouts.update()
+                .where(t.rollouts.c.id == number)
+                .values(state=_STATE.dump_json(state).decode(), phase=state.phase.value)
             )
             if held is None:
                 c.execute(t.environments.insert().values(key=key, holder=number, fence=fence))

@@ -61,6 +61,7 @@ def router(house: Sessions) -> APIRouter:
             "rollouts": service.rollouts(key, ROLLOUTS_SHOWN),
             "rollouts_shown": ROLLOUTS_SHOWN,
             "waiting": service.approvals.waiting(key),
+            "migrations": service.migrations.view(key),
             "may": session.actor.may(Role.OPERATOR, key),
             "seq": seq,
         }

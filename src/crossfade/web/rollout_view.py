@@ -15,7 +15,7 @@ from crossfade.domain.values import FULL, show_duration
 
 Data = Mapping[str, Any]
 
-BEFORE_TRAFFIC: Final = ("preparing", "checking", "connecting", "ready")
+BEFORE_TRAFFIC: Final = ("migrating", "preparing", "checking", "connecting", "ready")
 JUDGED: Final = ("shifting", "watching")
 FINDINGS: Final = {
     "pass": "passes",
@@ -97,6 +97,8 @@ def headline(rollout: Data) -> str:
     phase = rollout["phase"]
     back = f"back to {baseline}" if baseline else "back: nothing was live before"
     match phase:
+        case "migrating":
+            said = f"brings the database to what {candidate} needs"
         case "preparing":
             said = f"starts the replicas of {candidate} in {rollout['slot']}"
         case "checking":

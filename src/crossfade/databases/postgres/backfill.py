@@ -24,8 +24,14 @@ TARGET: Final = 0.05
 SMALLEST, LARGEST, FIRST = 50, 20_000, 1000
 TELL_EVERY: Final = 0.25
 SAMPLES: Final = 20
+MOST_FAILURES: Final = 1000
+"""Rows that cannot be filled after which it gives up: not single rows are wrong then, but the expression is."""
 RETRIED: Final = (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure)
 PASSING: Final = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+class TooManyFailures(Exception):
+    """Nothing more is to be learnt from the rest."""
 
 
 class Backfill:
@@ -57,6 +63,8 @@ class Backfill:
             try:
                 with explained(f"backfill of {self._fill.table.name}"):
                     return self._run(connection)
+            except TooManyFailures:
+                return True  # what was found is told, and nothing relies on the rest
             except Exception as error:
                 passing = isinstance(error.__cause__, PASSING) and not isinstance(error.__cause__, errors.DiskFull)
                 if not passing or not (connection.broken or connection.closed):
@@ -157,6 +165,8 @@ class Backfill:
         ledger.walked(self._position, self._fill.table, span.cursor, rows, bad)
         self._done += rows
         self.failures += bad
+        if self.failures > MOST_FAILURES:
+            raise TooManyFailures
         del cursor
 
     def _write(self, connection: Connection[Any], where: str, replica: bool) -> int:
@@ -200,6 +210,8 @@ class Backfill:
                 if len(self.failed) < SAMPLES:
                     self.failed.append(f"{places[0][2]}: {first_line(error)}")
                 return 0, 1
+        if len(self.failed) >= SAMPLES and self.failures > MOST_FAILURES:
+            return 0, len(places)
         middle = len(places) // 2
         one = self._halved(connection, places[:middle], replica)
         other = self._halved(connection, places[middle:], replica)

@@ -14,7 +14,7 @@ from crossfade.databases.postgres import roles
 from crossfade.databases.postgres.backfill import Backfill
 from crossfade.databases.postgres.connection import check_url, connect, explained, safe
 from crossfade.databases.postgres.ledger import Ledger, Row
-from crossfade.databases.postgres.locks import Runner, reconnecting
+from crossfade.databases.postgres.locks import TRIES, Runner, reconnecting
 from crossfade.databases.postgres.throttle import Limits
 from crossfade.databases.postgres.verify import unfilled, verify
 from crossfade.domain.errors import NotFound, Refused
@@ -42,10 +42,11 @@ class PostgresDatabase:
         application: str = "",
         variable: str = "DATABASE_URL",
         limits: Limits | None = None,
+        lock_tries: int = TRIES,
     ) -> None:
         self._url = check_url(url)
         self._application = check_url(application) if application else url
-        self._schema, self._variable, self._limits = schema, variable, limits
+        self._schema, self._variable, self._limits, self._tries = schema, variable, limits, lock_tries
 
     def describe(self) -> str:
         """See the port."""
@@ -93,7 +94,7 @@ class PostgresDatabase:
                 return
             records = ledger.records()
             check_applied([migration], records, whole=False)
-            runner = Runner(self._url, connection, watch, self._schema)
+            runner = Runner(self._url, connection, watch, self._schema, tries=self._tries)
             if known is not None:
                 self._go_on_expanding(ledger, runner, known)
                 return
@@ -168,7 +169,7 @@ class PostgresDatabase:
             if connection.broken or connection.closed:
                 raise Refused("The database restarted meanwhile.", hint="Run it again: it goes on.")
             groups = self._groups(row)[self._expanding(row) :]
-            runner = Runner(self._url, connection, watch, self._schema)
+            runner = Runner(self._url, connection, watch, self._schema, tries=self._tries)
             if not runner.run(groups, start=row.step, done=lambda i: ledger.step(row.position, i + 1)):
                 return False
             return self._verified(connection, ledger, row, layer, watch)
@@ -212,7 +213,7 @@ class PostgresDatabase:
                 if i + 1 == len(groups):
                     ledger.phase(row.position, Phase.CONTRACTED)
 
-            runner = Runner(self._url, connection, watch, self._schema)
+            runner = Runner(self._url, connection, watch, self._schema, tries=self._tries)
             if runner.run(groups, start=row.step, done=done) and before is not None:
                 stays = roles.drop(connection, self._application, before.schema)
                 if stays:
@@ -244,7 +245,7 @@ class PostgresDatabase:
                 else:
                     ledger.step(row.position, i + 1)
 
-            runner = Runner(self._url, connection, watch, self._schema)
+            runner = Runner(self._url, connection, watch, self._schema, tries=self._tries)
             if runner.run(groups, start=row.step, done=done):
                 stays = roles.drop(connection, self._application, layers[-1].schema)
                 if stays:

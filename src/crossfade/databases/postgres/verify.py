@@ -46,6 +46,8 @@ def verify(connection: Connection[Any], fill: Fill, watch: Watch, schema: str) -
     path = way(connection, fill)
     fence, cursor, total, told, sum_ = path.fence(connection), None, 0, 0.0, 0
     types = _types(connection, fill)
+    known = connection.execute("SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", (str(fill.table),))
+    estimate = max(0, (known.fetchone() or (0,))[0])
     while fence is not None:
         if watch.cancel.is_set():
             return found
@@ -56,7 +58,7 @@ def verify(connection: Connection[Any], fill: Fill, watch: Watch, schema: str) -
         cursor, total = span.cursor, found.rows
         if time.monotonic() - told > 0.25:
             told = time.monotonic()
-            watch.progress(Progress(Phase.BACKFILLING, f"verify {fill.table}", total, 0))
+            watch.progress(Progress(Phase.BACKFILLING, f"verify {fill.table}", total, max(estimate, total)))
     found.checksum, found.finished = f"{sum_:016x}", True
     return found
 

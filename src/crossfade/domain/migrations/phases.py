@@ -138,6 +138,22 @@ def waits_for(record: Record, ledger: Sequence[Record], around: Surroundings) ->
     return tuple(reasons)
 
 
+def too_old(version: str, ledger: Sequence[Record]) -> tuple[str, ...]:
+    """Why a release that was made for a version cannot run any more: what it needs has been contracted, or is being."""
+    places = {r.version: r.position for r in ledger if r.phase is not Phase.ABORTED}
+    mine = places.get(version, 0)
+    if version and not mine:
+        return (f"migration {version}, which it needs, is not applied any more",)
+    gone = [
+        r.version
+        for r in ledger
+        if r.position > mine and r.phase in (Phase.CONTRACTING, Phase.CONTRACTED) and r.contracts
+    ]
+    if not gone:
+        return ()
+    return (f"it needs the shape before migration {gone[0]}, which was contracted",)
+
+
 def standing(
     record: Record, ledger: Sequence[Record], around: Surroundings, candidate: str | None, live: str | None
 ) -> Phase:
