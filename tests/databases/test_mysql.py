@@ -12,10 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pymysql
 import pytest
+from typer.testing import CliRunner
 
+from crossfade.cli.main import app
 from crossfade.databases.mysql.connection import connect, impatiently, place, rows
 from crossfade.databases.mysql.database import MysqlDatabase
+from crossfade.databases.mysql.leftovers import sweep
+from crossfade.databases.mysql.online import Change
 from crossfade.databases.mysql.verify import verify
 from crossfade.domain.errors import Busy, CrossfadeError, Invalid, NotFound, Refused, Unavailable
 from crossfade.domain.migrations.operations import Migration, Phased
@@ -140,7 +145,7 @@ def test_a_table_is_changed_while_it_is_written_and_changed_back(maria: MariaDat
 
 def test_a_backfill_waits_while_it_is_paused_or_throttled_and_shows_how_far_it_is(maria: MariaDatabase) -> None:
     maria.items(40_000)
-    database, follower = MysqlDatabase(maria.url), Follower(duty=0.1)
+    database, follower = MysqlDatabase(maria.url), Follower(duty=0.05)
     with Writers(maria) as writers:
         database.expand(migration(STOCK), follower.watch)
         database.pause("01_stock", True)
@@ -161,8 +166,8 @@ def test_a_backfill_waits_while_it_is_paused_or_throttled_and_shows_how_far_it_i
 
 
 def test_cancelling_and_aborting_in_the_middle_leave_nothing_behind(maria: MariaDatabase) -> None:
-    maria.items(60_000)
-    database, follower = MysqlDatabase(maria.url), Follower(duty=0.1)
+    maria.items(40_000)
+    database, follower = MysqlDatabase(maria.url), Follower(duty=0.05)
     with Writers(maria) as writers:
         database.expand(migration(STOCK), follower.watch)
         run = Backfilling(database, follower)
@@ -182,7 +187,7 @@ def test_cancelling_and_aborting_in_the_middle_leave_nothing_behind(maria: Maria
 
 def test_a_tool_that_is_killed_leaves_nothing_and_the_next_run_begins_anew(maria: MariaDatabase) -> None:
     maria.items(40_000)
-    database, follower = MysqlDatabase(maria.url), Follower(duty=0.1)
+    database, follower = MysqlDatabase(maria.url), Follower(duty=0.05)
     with Writers(maria) as writers:
         database.expand(migration(STOCK), follower.watch)
         run = Backfilling(database, follower)
@@ -267,6 +272,7 @@ def test_what_cannot_be_done_is_refused_with_its_reason_before_anything_changes(
     maria.query("CREATE TABLE old (id int PRIMARY KEY) ENGINE=MyISAM")
     maria.query("CREATE TABLE noted (id int PRIMARY KEY, a int)")
     maria.query("CREATE TRIGGER mine AFTER INSERT ON noted FOR EACH ROW DO 0")
+    maria.query("CREATE TABLE `it's` (id int PRIMARY KEY)")
     before = maria.query("SHOW TABLES")
     database, follower = MysqlDatabase(maria.url), Follower()
     for sql, reason in (
@@ -283,6 +289,8 @@ def test_what_cannot_be_done_is_refused_with_its_reason_before_anything_changes(
         ("ALTER TABLE orders DROP PRIMARY KEY, ADD PRIMARY KEY (id, item)", "the key by which the copy follows"),
         ("ALTER TABLE orders ADD nonsense", "the server says"),
         ("DROP TABLE orders", "takes something away"),
+        ("ALTER TABLE `it's` ADD b int", "no name that the tool can take"),
+        ("CREATE TABLE IF NOT EXISTS heap (a int)", "there is a table heap already"),
     ):
         one = migration(Phased(expand=(sql,)))
         (plan,) = database.plan([one])
@@ -292,8 +300,8 @@ def test_what_cannot_be_done_is_refused_with_its_reason_before_anything_changes(
     assert database.ledger() == []
     with pytest.raises(Invalid, match="operations are PostgreSQL's"):
         database.plan([Migration("02", "sha256:2", "02.yaml")])
-    with pytest.raises(Refused, match="already exists"):
-        database.expand(migration(Phased(expand=("CREATE TABLE heap (a int)",))), follower.watch)
+    with pytest.raises(Refused, match=r"nothing.*exist"):
+        database.expand(migration(Phased(expand=("CREATE VIEW v AS SELECT * FROM nothing",))), follower.watch)
     assert database.ledger() == [] and maria.left() == ["mine"]
     assert {one for (one,) in maria.query("SHOW TABLES")} == {one for (one,) in before} | {
         "crossfade_migrations",
@@ -315,6 +323,30 @@ def test_a_table_that_refers_to_others_keeps_its_foreign_keys(maria: MariaDataba
         "SELECT TABLE_NAME, REFERENCED_TABLE_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS WHERE CONSTRAINT_SCHEMA = DATABASE()"
     )
     assert found == [("items", "shops")]
+
+
+def test_odd_names_types_partitions_and_texts_are_copied_as_they_are(maria: MariaDatabase) -> None:
+    maria.query(
+        "CREATE TABLE `Odd näme%-x` (`k%s` int PRIMARY KEY, `v 1` varchar(9), g int GENERATED ALWAYS AS (`k%s` + 1) STORED,"
+        " d decimal(9,2), e enum('a','b'), b blob, t timestamp NULL, f float, j json, n bit(3))"
+    )
+    maria.query("INSERT INTO `Odd näme%-x` VALUES (1, 'ü', DEFAULT, 1.5, 'a', 0xff00, NOW(), 0.1, '{}', b'101')")
+    maria.query("CREATE TABLE parts (id int PRIMARY KEY, a int) PARTITION BY HASH (id) PARTITIONS 3")
+    maria.query("CREATE TABLE texts (id int PRIMARY KEY, a text, FULLTEXT (a))")
+    maria.query("INSERT INTO parts SELECT seq, seq FROM seq_1_to_100")
+    sql = Phased(
+        expand=(
+            "ALTER TABLE `Odd näme%-x` ADD c int COMMENT '100% it''s', MODIFY d decimal(12,4), MODIFY e enum('a','b','c'), MODIFY f double",
+            "ALTER TABLE parts ADD b int",
+            "ALTER TABLE texts ADD b int",
+        )
+    )
+    database, follower = MysqlDatabase(maria.url), Follower()
+    database.expand(migration(sql), follower.watch)
+    assert database.backfill("01_stock", follower.watch)
+    assert len([line for line in follower.lines if line.startswith("verified")]) == 3
+    assert maria.query("SELECT d, e, b, c FROM `Odd näme%-x`")[0][2:] == (b"\xff\x00", None)
+    assert maria.columns("parts").keys() == {"id", "a", "b"} and maria.left() == []
 
 
 def test_rows_that_would_be_changed_are_named_and_the_table_stays(maria: MariaDatabase) -> None:
@@ -357,6 +389,31 @@ def test_a_comparison_sees_what_is_missing_more_or_different(maria: MariaDatabas
         assert not verify(connection, "a", "b", never).finished
 
 
+def test_what_is_swept_away_ends_no_client_whose_write_is_in_a_trigger(maria: MariaDatabase) -> None:
+    maria.items(10)
+    change = Change("items", "", "crossfade_1_expand_0")
+    maria.query(f"CREATE TABLE {change.new} LIKE items")
+    maria.query(
+        f"CREATE TRIGGER pt_osc_ins AFTER INSERT ON items FOR EACH ROW REPLACE INTO `{change.new}` (id, name, price) VALUES (NEW.id, SLEEP(1), 1)"  # noqa: S608 - a test's own names
+    )
+    errors: list[Exception] = []
+
+    def write() -> None:
+        try:
+            maria.query("INSERT INTO items (name, price) VALUES ('w', 1)")
+        except pymysql.MySQLError as error:
+            errors.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = "SELECT 1 FROM information_schema.PROCESSLIST WHERE INFO LIKE 'REPLACE INTO %'"
+    until(lambda: maria.query(seen))
+    with connect(place(maria.url)) as connection:
+        sweep(connection, place(maria.url), change)
+    writer.join(PATIENCE)
+    assert errors == [] and maria.left() == [] and maria.query("SELECT COUNT(*) FROM items") == [(11,)]
+
+
 def test_a_lock_that_cannot_be_had_holds_nobody_up_for_long(maria: MariaDatabase) -> None:
     maria.items(10)
     with maria.connect() as reader, connect(place(maria.url)) as connection:
@@ -396,6 +453,30 @@ def test_migrations_come_one_after_the_other(maria: MariaDatabase) -> None:
     with pytest.raises(Refused, match="is missing"):
         database.check([first])
     assert database.replicas("01_stock") == 0
+
+
+def test_it_goes_by_hand_as_it_does_with_postgresql(maria: MariaDatabase, tmp_path: Path) -> None:
+    maria.items(100)
+    (tmp_path / "01_stock.sql").write_text(
+        "-- crossfade: expand\nALTER TABLE `items` ADD COLUMN stock int NOT NULL DEFAULT 7;\n"
+        "-- crossfade: contract\nALTER TABLE items DROP COLUMN note;\n"
+        "-- crossfade: abort\nALTER TABLE items DROP COLUMN stock;\n"
+    )
+
+    def run(*words: str) -> str:
+        done = CliRunner().invoke(app, ["migrate", *words], env={"CROSSFADE_DATABASE": maria.url, "COLUMNS": "160"})
+        assert done.exit_code == 0, done.output
+        assert PASSWORD not in done.output
+        return done.output
+
+    assert "items, on a copy that takes its place" in run("plan", str(tmp_path)) and "by id" in run(
+        "plan", str(tmp_path)
+    )
+    assert "01_stock: expanded, filled and verified." in run("expand", str(tmp_path))
+    assert "contractable" in run("status")
+    assert "01_stock: contracted." in run("contract")
+    assert "contracted" in run("ledger", str(tmp_path))
+    assert set(maria.columns()) == {"id", "name", "price", "stock"}
 
 
 def test_a_server_that_does_not_answer_is_said_without_the_password() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from crossfade.databases.mysql import ghost, percona
 from crossfade.databases.mysql.connection import Place, place
@@ -13,6 +15,12 @@ from crossfade.databases.mysql.online import Change, Seen, environment
 from crossfade.databases.mysql.statements import Copy, Direct, actions, has_foreign_key, renames, steps
 from crossfade.domain.errors import Invalid
 
+TEXTS = st.text(st.characters(exclude_categories=["C"]), max_size=12)
+PARTS = st.one_of(
+    TEXTS.map(lambda text: "ADD a varchar(9) DEFAULT '" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"),
+    TEXTS.map(lambda text: "DROP `" + text.replace("`", "``") + "`"),
+    TEXTS.map(lambda text: "ADD INDEX (a, b) /* " + text.replace("*", "").replace("!", "") + " */"),
+)
 WHERE = Place("mover", 'pass "word\\', "10.0.0.7", 3307, "shop")
 CHANGE = Change("items", "ADD COLUMN stock int NOT NULL DEFAULT 0", "crossfade_3_expand_0")
 
@@ -90,6 +98,14 @@ def test_a_statement_that_has_no_business_in_a_migration_is_named(sql: str) -> N
 )
 def test_renames_are_seen(clause: str, sentence: str) -> None:
     assert list(renames(clause)) == ([sentence] if sentence else [])
+
+
+@given(st.lists(PARTS, min_size=1, max_size=6))
+def test_a_clause_has_as_many_parts_as_were_joined_whatever_is_in_their_texts(parts: list[str]) -> None:
+    clause = ", ".join(parts)
+    assert len(actions(clause)) == len(parts)
+    assert steps([f"ALTER TABLE items {clause}"]).copies == (Copy("items", clause),)
+    assert list(renames(clause)) == []
 
 
 def test_the_parts_of_a_clause_are_split_at_its_own_commas_only() -> None:

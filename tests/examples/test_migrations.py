@@ -25,6 +25,8 @@ from crossfade.spec.migrations import load
 from tests.databases.servers import WHEEL, Server, running
 from tests.databases.shop import Heard
 from tests.e2e.installation import Installation, until
+from tests.e2e.test_crashes import begin, dying, follow
+from tests.engine.pipelines import GIT
 from tests.free_port import free_port
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "03-migrations"
@@ -240,7 +242,9 @@ def test_three_releases_at_once_write_what_all_of_them_read_through_every_migrat
 
 
 @pytest.fixture
-def shop(url: str) -> Iterator[Installation]:
+def shop(url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installation]:
+    # Steps find the tools of the interpreter that runs the tests.
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     with Installation() as shop:
         shutil.rmtree(shop.project)
         shutil.copytree(EXAMPLE, shop.project)
@@ -268,6 +272,25 @@ def deploy(shop: Installation, version: str) -> dict[str, object]:
     return done
 
 
+def pipeline(shop: Installation, version: str) -> dict[str, Any]:
+    """Commit a version, and have the commit go through the stages."""
+
+    def git(*words: str) -> None:
+        subprocess.run([*GIT, *words], cwd=shop.project, check=True, capture_output=True)
+
+    (shop.project / "VERSION").write_text(version)
+    (shop.project / ".gitignore").write_text(".env\nbuild/\n")
+    git("init", "-q")
+    git("add", "-A")
+    git("commit", "-q", "-m", f"The bookshop {version}")
+    secrets = str(shop.project / ".env")
+    shop.run("sources", "add", "bookshop", str(shop.project), "--secret-file", f"production={secrets}")
+    begun = shop.json("run", "main", "--service", "bookshop", "--no-follow")
+    client = shop.client()
+    found = until(lambda: one if (one := client.run(begun["id"]))["ended"] else None, 100, "the end of the run")
+    return dict(found)
+
+
 @pytest.mark.timeout(170)
 def test_a_release_brings_its_column_is_taken_back_comes_again_and_its_old_shape_goes_when_the_window_closes(
     shop: Installation, url: str
@@ -275,7 +298,12 @@ def test_a_release_brings_its_column_is_taken_back_comes_again_and_its_old_shape
     database = PostgresDatabase(url)
     deploy(shop, "v1")
     with Clients(shop.port, clients=4) as clients:
-        deploy(shop, "v2")
+        run = pipeline(shop, "v2")
+        assert run["status"] == "passed", [
+            (n["name"], n["sentence"], n["details"]) for s in run["stages"] for n in s["nodes"]
+        ]
+        stages = {stage["name"]: {node["name"]: node["sentence"] for node in stage["nodes"]} for stage in run["stages"]}
+        assert "migrations" in stages["commit"] and "is live" in stages["production"]["deploy"]
         (record,) = database.ledger()
         assert (record.version, record.phase) == ("01_isbn", "verified")
         shop.run("rollback")
@@ -296,3 +324,46 @@ def test_a_release_brings_its_column_is_taken_back_comes_again_and_its_old_shape
     assert clients.failed == []
     assert {"v1", "v2", "v3", "v4", "v5"} <= clients.versions
     whole(url, ("02_copies", "03_price", "04_author"), clients)
+
+
+USUAL = [
+    f"{action} {when}"
+    for action in (
+        "snapshot",
+        "clear-slot",
+        "start-replicas",
+        "connect",
+        "probe",
+        "set-split",
+        "commit",
+        "discard",
+        "close",
+    )
+    for when in ("before", "done")
+] + ["observed saved", "done saved"]
+"""Boundaries of every rollout: tests/e2e/test_crashes.py kills the server there."""
+
+
+@pytest.mark.timeout(170)
+def test_a_server_killed_at_every_boundary_of_a_rollouts_migrations_brings_them_to_their_end(
+    shop: Installation, url: str, tmp_path: Path
+) -> None:
+    deploy(shop, "v1")
+    record = tmp_path / "boundaries"
+    record.write_text("\n".join(USUAL) + "\n")
+    with Clients(shop.port, clients=2, pause=0.05) as clients:
+        os.environ["BOOKSHOP_VERSION"] = "v3"
+        try:
+            with dying(shop, record, "kill") as server:
+                ended = follow(shop, server, begin(shop, server), 120)
+        finally:
+            del os.environ["BOOKSHOP_VERSION"]
+    met = set(record.read_text().splitlines()) - set(USUAL)
+    steps = {f"{step} {when}" for step in ("expand 01_isbn", "expand 02_copies") for when in ("before", "done")}
+    assert steps | {"migrate before", "migrate done", "backfill 01_isbn done", "backfill 02_copies done"} <= met
+    assert server.deaths == len(met)
+    assert ended["phase"] == "promoted", ended
+    assert clients.failed == []
+    database = PostgresDatabase(url)
+    assert [one.phase for one in database.ledger()] == ["verified", "verified"]
+    whole(url, ("", "01_isbn", "02_copies"), clients)

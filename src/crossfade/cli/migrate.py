@@ -140,6 +140,7 @@ def lint(
         found = linter(database or "", schema=schema, queries=queries).lint(loaded)
         if sarif is not None:
             try:
+                sarif.parent.mkdir(parents=True, exist_ok=True)
                 sarif.write_text(json.dumps(sarif_document(found), indent=1) + "\n", encoding="utf-8")
             except OSError as error:
                 raise StorageFailed.because(f"write {sarif}", error) from error

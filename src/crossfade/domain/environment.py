@@ -65,6 +65,11 @@ class Retirement:
     names: tuple[str, ...]
     deadline: float
 
+    @property
+    def release(self) -> ReleaseNumber | None:
+        """Whose replicas they are: `Occupant.names` says it."""
+        return ReleaseNumber.parse(self.names[0].split(".")[2]) if self.names else None
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Final, Literal
 
 from crossfade.domain.actions import (
     Action,
@@ -76,6 +76,9 @@ class Phase(enum.StrEnum):
     def ended(self) -> bool:
         return self in (Phase.PROMOTED, Phase.ROLLED_BACK)
 
+
+KEPT: Final = "the database keeps what its migrations have added: older releases need nothing of it"
+"""Of a rollout with migrations that goes back."""
 
 EARLY = (Phase.MIGRATING, Phase.PREPARING, Phase.CHECKING, Phase.CONNECTING)
 """Before the candidate can have traffic."""
@@ -205,17 +208,21 @@ def begin(id: int, plan: Plan, now: float) -> tuple[Rollout, tuple[Action, ...]]
     """A new rollout with its first actions."""
     if plan.schema:
         state = Rollout(id=id, plan=plan, phase=Phase.MIGRATING, began=now, entered=now)
-        state = _queue(state, lambda i: Migrate(i, plan.candidate, plan.schema))
+        # What clients see of a migration belongs into the receipt.
+        state = _queue(state, _begun, lambda i: Migrate(i, plan.candidate, plan.schema))
     else:
-        state = _prepare(Rollout(id=id, plan=plan, began=now, entered=now))
+        state = _prepare(_queue(Rollout(id=id, plan=plan, began=now, entered=now), _begun))
     return state, state.pending
+
+
+def _begun(id: str) -> Action:
+    return Snapshot(id, "begin")
 
 
 def _prepare(state: Rollout) -> Rollout:
     plan = state.plan
     return _queue(
         state,
-        lambda i: Snapshot(i, "begin"),
         lambda i: ClearSlot(i, plan.slot, plan.candidate),
         lambda i: StartReplicas(i, plan.slot, plan.candidate),
     )
@@ -464,6 +471,8 @@ def _promote(state: Rollout, reason: str, now: float) -> Rollout:
 def _go_back(state: Rollout, reason: str, detail: tuple[str, ...], now: float) -> Rollout:
     """All traffic home first, everything else after it."""
     plan = state.plan
+    if plan.schema:
+        detail = (*detail, KEPT)
     state = replace(
         _enter(state, Phase.ROLLING_BACK, now), reason=reason, detail=detail, weight=NOTHING, paused=None, pending=()
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -115,6 +116,34 @@ class Reading:
         return ArmFacts(
             counters.requests, counters.errors, histogram.quantile(0.5), histogram.quantile(0.99), histogram.samples
         )
+
+
+LEAST: Final = 50
+"""Requests from which a share of errors says anything."""
+
+
+class Lately:
+    """The readings of an environment's last ``seconds``: whether its clients are served as they should be."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._readings: deque[Reading] = deque()
+
+    def add(self, reading: Reading) -> None:
+        """The newest one; those that are too old are forgotten."""
+        self._readings.append(reading)
+        while len(self._readings) > 1 and reading.at - self._readings[0].at > self._seconds:
+            self._readings.popleft()
+
+    def over(self, limit: float | None) -> str:
+        """That more of the requests fail than ``limit`` (a share, 0…1) allows, as a sentence; else empty."""
+        if limit is None or len(self._readings) < 2:
+            return ""
+        seen = self._readings[-1].since(self._readings[0]).total()
+        if seen.requests < LEAST or seen.errors <= limit * seen.requests:
+            return ""
+        share = 100 * seen.errors / seen.requests
+        return f"clients see {share:.2g} % errors, and {100 * limit:.2g} % are allowed"
 
 
 def _newer(events: Mapping[str, Moments], earlier: Mapping[str, Moments]) -> Mapping[str, Moments]:

@@ -150,7 +150,7 @@ class Engine:
             self._boundary(f"{action.kind} before")
             event = self._act(state, action, fence)
             if event is None:
-                return "interrupted"  # by an order, or the end: the next turn goes on
+                return "stopping" if self._stopping.is_set() else "interrupted"  # the next turn goes on
             self._boundary(f"{action.kind} done")
         if event is None:
             event = self._look(state, fence)
@@ -196,7 +196,8 @@ class Engine:
             except StaleFence:
                 raise
             except CrossfadeError as error:
-                return Failed(action.id, str(error))
+                reason, *samples = str(error).splitlines()
+                return Failed(action.id, reason, tuple(line.strip() for line in samples))
             except Exception as error:
                 log.exception("action %s of rollout #%d", action.kind, state.id)
                 return Failed(action.id, f"{action.kind} failed unexpectedly: {error!r}")

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
 from crossfade.domain.actions import Migrate
-from crossfade.domain.errors import Busy, NotFound, Refused
+from crossfade.domain.errors import Busy, CrossfadeError, NotFound, Refused
 from crossfade.domain.migrations.applied import check_applied, not_applied
 from crossfade.domain.migrations.operations import Migration
 from crossfade.domain.migrations.phases import Phase, Progress, Record
 from crossfade.domain.release import Release
 from crossfade.domain.rollout import Rollout
+from crossfade.domain.signal import Reading
+from crossfade.domain.values import EnvKey
 from crossfade.ports import Parts
 from crossfade.ports.databases import Database, Watch
 
 DONE: Final = (Phase.VERIFIED, Phase.CONTRACTING, Phase.CONTRACTED)
 LOOK_EVERY: Final = 0.2
+LEAST: Final = 50
+"""Requests from which a share of errors says anything."""
 
 
 class Migrating:
@@ -84,9 +89,11 @@ class Migrating:
     def _watch(self, state: Rollout, release: Release, version: str, cancel: _Wanted) -> Watch:
         use = release.config.database
 
+        clients = _Clients(self._parts, state.plan.key)
+
         def throttle() -> str:
             paused = self._parts.store.rollout(state.id).paused
-            return "the rollout is paused" if paused is not None else ""
+            return "the rollout is paused" if paused is not None else clients.suffer()
 
         def progress(one: Progress) -> None:
             self._say(state, f"{version}: {shown(one)}")
@@ -104,6 +111,30 @@ class Migrating:
             return
         if not known.phase.ended and known.waiting != waiting:
             self._parts.store.save(replace(known, waiting=waiting), ())
+
+
+class _Clients:
+    """What the live release's clients see while a backfill works: it waits when that is more errors than they may."""
+
+    def __init__(self, parts: Parts, key: EnvKey) -> None:
+        self._parts, self._key = parts, key
+        self._readings: deque[Reading] = deque(maxlen=60)
+
+    def suffer(self) -> str:
+        """Why to wait; empty when all is well, or when nobody knows."""
+        environment = self._parts.store.environment(self._key)
+        if environment is None or environment.live is None:
+            return ""
+        limit = self._parts.store.release(self._key.service, environment.live).config.strategy.limits.error_rate
+        try:
+            self._readings.append(self._parts.signals.read(self._key))
+        except CrossfadeError:
+            return ""
+        seen = self._readings[-1].since(self._readings[0]).total()
+        if limit is None or len(self._readings) == 1 or seen.requests < LEAST or seen.errors <= limit * seen.requests:
+            return ""
+        share = 100 * seen.errors / seen.requests
+        return f"clients of {environment.live} see {share:.2g} % errors, and {100 * limit:.2g} % are allowed"
 
 
 class _Wanted:

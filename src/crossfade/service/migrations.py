@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, Final, Protocol
 
 from crossfade.domain.access import Actor, Grant, Role
 from crossfade.domain.environment import Environment
-from crossfade.domain.errors import CrossfadeError, Invalid, NotFound, Refused
+from crossfade.domain.errors import Busy, CrossfadeError, Invalid, NotFound, Refused
 from crossfade.domain.migrations.phases import OPEN, Needing, Phase, Record, Surroundings, standing, waits_for
 from crossfade.domain.release import Release, Restorable
-from crossfade.domain.signal import Reading
+from crossfade.domain.signal import Lately
 from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.ports import Parts
 from crossfade.ports.databases import Database, Watch
@@ -26,9 +26,9 @@ INTERVAL: Final = 5.0
 """Seconds between two looks at what may be contracted."""
 LOOKS_BACK: Final = 300.0
 """Seconds over which the error share is counted that a contract looks at."""
-LEAST: Final = 50
-"""Requests from which a share of errors says anything."""
 LONGEST_WHY: Final = 500
+NEWEST: Final = 5
+"""Releases among which a database is looked for when neither the live one nor a candidate names any."""
 CUSTODIAN: Final = Actor("crossfade", (Grant(Role.ADMIN),), "engine")
 """Who contracts what nobody needs any more."""
 
@@ -49,7 +49,7 @@ class Migrations:
         self._stop, self._wake = threading.Event(), threading.Event()
         self._wanted: deque[tuple[EnvKey, str, str, Actor]] = deque()
         self._said: dict[tuple[EnvKey, str], str] = {}
-        self._readings: dict[EnvKey, deque[Reading]] = {}
+        self._clients: defaultdict[EnvKey, Lately] = defaultdict(lambda: Lately(LOOKS_BACK))
         self._thread = threading.Thread(target=self._run, name="migrations", daemon=True)
 
     # --- to see
@@ -69,7 +69,7 @@ class Migrations:
         items = []
         for record in ledger:
             around = self._around(environment, release, record, ledger)
-            waits = () if record.phase not in OPEN else waits_for(record, ledger, around)
+            waits = self._stands_in_the_way(record, ledger, around, "") if record.phase in OPEN else ()
             phase = standing(record, ledger, around, candidate, live)
             items.append(
                 {
@@ -78,7 +78,8 @@ class Migrations:
                     "progress": [{**asdict(one), "phase": one.phase.value} for one in record.progress],
                     "samples": list(record.samples),
                     "waits": list(waits) if record.contracts or record.phase in OPEN else [],
-                    "trouble": record.trouble or self._said.get((key, record.version), ""),
+                    "trouble": record.trouble
+                    or (self._said.get((key, record.version), "") if record.phase in OPEN else ""),
                 }
             )
         return {"database": said, "answers": True, "items": items}
@@ -114,9 +115,10 @@ class Migrations:
         self._audit.note(by, "migration.abort", f"{key}/{version}", {"phase": record.phase.value})
 
     def contract(self, key: EnvKey, version: str, override: str, by: Actor) -> None:
-        """Have an old shape taken away; ``override`` says why although something needs it, and empty that nothing may.
+        """Have an old shape taken away; ``override`` says why although releases of the rollback window need it.
 
-        It runs in the background. Raises Forbidden, NotFound, Invalid, Refused with all that it waits for.
+        Those can no longer be restored then; what runs is never overridden. It runs in the background. Raises Forbidden,
+        NotFound, Invalid, Refused with all that it waits for.
         """
         by.require(Role.ADMIN if override else Role.OPERATOR, key)
         if len(override) > LONGEST_WHY:
@@ -125,18 +127,31 @@ class Migrations:
         record = self._record(ledger, version)
         release = self._release(environment)
         assert release is not None  # it has a ledger
-        waits = waits_for(record, ledger, self._around(environment, release, record, ledger))
-        technical = waits_for(record, ledger, Surroundings())
-        if technical or (waits and not override):
+        around = self._around(environment, release, record, ledger)
+        waits = self._stands_in_the_way(record, ledger, around, override)
+        if waits:
+            overridable = not self._stands_in_the_way(record, ledger, around, "a reason")
             raise Refused(
-                f"{version} is not contracted: {'; '.join(technical or waits)}.",
-                hint=""
-                if technical
-                else "It is done by itself then. An admin may override it, with the reason: the window shrinks.",
-                waits=list(technical or waits),
+                f"{version} is not contracted: {'; '.join(waits)}.",
+                hint="An admin may give the rollback window up for it, with --override and the reason."
+                if overridable
+                else "What runs, and a rollout, cannot be overridden.",
+                waits=list(waits),
             )
+        self._said.pop((key, version), None)
         self._wanted.append((key, version, override, by))
         self._wake.set()
+
+    @staticmethod
+    def _stands_in_the_way(
+        record: Record, ledger: Sequence[Record], around: Surroundings, override: str
+    ) -> tuple[str, ...]:
+        """What a contract still waits for. One that has begun waits for nothing: it has passed its point of no return."""
+        if record.phase is Phase.CONTRACTING:
+            around = Surroundings()
+        elif override:
+            around = replace(around, needing=[one for one in around.needing if one.runs])
+        return waits_for(record, ledger, around)
 
     # --- by itself
 
@@ -154,15 +169,14 @@ class Migrations:
             self._wake.wait(self._interval)
             self._wake.clear()
             try:
-                while self._wanted and not self._stop.is_set():
-                    key, version, override, by = self._wanted.popleft()
-                    self._contract(key, version, override, by)
                 self.look()
             except Exception:
                 log.exception("migrations")
 
     def look(self) -> None:
-        """Contract what may be, everywhere."""
+        """Contract what was ordered and what may be, everywhere."""
+        for _ in range(len(self._wanted)):
+            self._contract(*self._wanted.popleft())
         for environment in self._parts.store.environments():
             if self._stop.is_set():
                 return
@@ -176,13 +190,13 @@ class Migrations:
         if release is None or release.config.database is None:
             return
         self._read(environment.key)
-        if not release.config.database.contracts:
-            return
         ledger = self._parts.databases.ledger(release) or ()
         record = next((one for one in ledger if one.phase in OPEN), None)
-        if record is None or waits_for(record, ledger, self._around(environment, release, record, ledger)):
+        if record is None or not (release.config.database.contracts or record.phase is Phase.CONTRACTING):
             return
-        self._contract(environment.key, record.version, "", CUSTODIAN)
+        around = self._around(environment, release, record, ledger)
+        if not self._stands_in_the_way(record, ledger, around, ""):
+            self._contract(environment.key, record.version, "", CUSTODIAN)
 
     def _contract(self, key: EnvKey, version: str, override: str, by: Actor) -> None:
         databases = self._parts.databases
@@ -193,25 +207,44 @@ class Migrations:
                 ledger = database.ledger()
                 record, release = self._record(ledger, version), self._release(environment)
                 assert release is not None  # `_database` found it
-                waits = waits_for(record, ledger, self._around(environment, release, record, ledger))
-                if waits and not override:
+                around = self._around(environment, release, record, ledger)
+                waits = self._stands_in_the_way(record, ledger, around, override)
+                if waits or record.phase is Phase.CONTRACTED:
+                    self._say(key, version, by, "; ".join(waits))
                     return
+                given_up = [one.release for one in around.needing if override and self._needs(one, record, ledger)]
                 databases.contracting(key, version)
             try:
                 self._audit.note(
                     by,
                     "migration.contract",
                     f"{key}/{version}",
-                    {"phase": record.phase.value, "waits": list(waits)},
-                    {"override": override} if override else {},
+                    {"phase": record.phase.value},
+                    {"override": override, "given_up": given_up} if override else {},
                 )
                 database.contract(version, self._watch())
             finally:
                 databases.contracting(key, None)
-            self._said.pop((key, version), None)
+            self._say(key, version, by, "")
+        except Busy as error:
+            log.info("contract of %s in %s: %s", version, key, error)
+            if by is not CUSTODIAN:
+                self._wanted.append((key, version, override, by))  # the next look tries again
         except CrossfadeError as error:
             self._said[key, version] = str(error)
             log.warning("contract of %s in %s: %s", version, key, error)
+
+    def _say(self, key: EnvKey, version: str, by: Actor, why: str) -> None:
+        """What somebody who has ordered a contract should know; the custodian itself looks again."""
+        if why and by is not CUSTODIAN:
+            self._said[key, version] = why
+        else:
+            self._said.pop((key, version), None)
+
+    @staticmethod
+    def _needs(one: Needing, record: Record, ledger: Sequence[Record]) -> bool:
+        places = {each.version: each.position for each in ledger}
+        return places.get(one.version, 0) < record.position
 
     def _watch(self) -> Watch:
         return Watch(lambda line: log.info("%s", line), lambda _: None, lambda: "", self._stop)
@@ -219,11 +252,17 @@ class Migrations:
     # --- what is around
 
     def _release(self, environment: Environment) -> Release | None:
-        """The release whose database counts: the live one's, else the candidate's."""
-        store, number = self._parts.store, environment.live
-        if number is None and environment.holder is not None:
-            number = store.rollout(environment.holder).plan.candidate
-        return store.release(environment.key.service, number) if number is not None else None
+        """The release whose database counts: the live one's, else the candidate's, else that of the newest that has one."""
+        store, key = self._parts.store, environment.key
+        numbers = [environment.live] if environment.live is not None else []
+        if environment.holder is not None:
+            numbers.append(store.rollout(environment.holder).plan.candidate)
+        first = [store.release(key.service, number) for number in numbers]
+        with_database = (one for one in first if one.config.database is not None)
+        found = next(with_database, None)
+        if found is None:
+            found = next((one for one in store.releases(key, limit=NEWEST) if one.config.database is not None), None)
+        return found
 
     def _database(self, key: EnvKey) -> Database:
         release = self._release(self._seen.environment(key))
@@ -265,15 +304,18 @@ class Migrations:
             found.setdefault(plan.candidate, f"is being rolled out by #{environment.holder}")
         for slot, occupant in environment.slots.items():
             found.setdefault(occupant.release, f"still runs in slot {slot}")
-        for one in self._seen.restorable(key, 60.0):
-            if one.ok:
-                found.setdefault(one.number, "is in the rollback window")
-        needing = []
-        for number, why in found.items():
-            config = store.release(key.service, number).config
-            if config.database is not None:
-                needing.append(Needing(str(number), config.schema_version, why))
-        return needing
+        for one in store.retirements():
+            if one.key == key and one.release is not None:
+                found.setdefault(one.release, "still serves its last requests")
+        running = set(found)
+        for restorable in self._seen.restorable(key, 60.0):
+            if restorable.ok:
+                found.setdefault(restorable.number, "is in the rollback window")
+        # A release that names no database is from before all migrations, as far as anybody knows.
+        return [
+            Needing(str(number), store.release(key.service, number).config.schema_version, why, number in running)
+            for number, why in found.items()
+        ]
 
     def _around(
         self, environment: Environment, release: Release, record: Record, ledger: Sequence[Record]
@@ -282,31 +324,15 @@ class Migrations:
         live, _ = self._versions(environment)
         promoted = live is not None and places.get(live, 0) >= record.position
         rollout = f"rollout #{environment.holder} is under way" if environment.holder is not None else ""
-        needing = self._needing(environment)
-        return Surroundings(needing, self._burning(environment.key, release), rollout, promoted)
+        # Nothing is taken away from under a release whose clients see more errors than they may.
+        burning = self._clients[environment.key].over(release.config.strategy.limits.error_rate)
+        return Surroundings(self._needing(environment), burning, rollout, promoted)
 
     def _read(self, key: EnvKey) -> None:
-        readings = self._readings.setdefault(key, deque())
         try:
-            readings.append(self._parts.signals.read(key))
+            self._clients[key].add(self._parts.signals.read(key))
         except CrossfadeError:
-            return
-        while len(readings) > 1 and readings[-1].at - readings[0].at > LOOKS_BACK:
-            readings.popleft()
-
-    def _burning(self, key: EnvKey, release: Release) -> str:
-        """Whether clients see more errors than the release may make: then nothing is taken away from under it."""
-        readings = self._readings.get(key)
-        limit = release.config.strategy.limits.error_rate
-        if not readings or limit is None:
-            return ""
-        total = readings[-1].since(readings[0]).total() if len(readings) > 1 else readings[0].total()
-        if total.requests < LEAST or len(readings) == 1:
-            return ""
-        share = total.errors / total.requests
-        if share <= limit:
-            return ""
-        return f"clients see {100 * share:.2g} % errors, and {100 * limit:.2g} % are allowed"
+            return  # nobody knows: what was seen before stands
 
 
 def said_of(items: Sequence[Mapping[str, Any]]) -> list[str]:

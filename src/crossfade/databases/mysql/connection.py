@@ -68,7 +68,8 @@ def place(url: str) -> Place:
     if query:
         raise Invalid("database", f"…?{'&'.join(sorted(query))}", ALLOWED)
     texts = (found.user, found.password, found.host, found.database, found.socket)
-    if not found.database or any(not one.isprintable() for one in texts):
+    # The tools are given the database's name in a list with commas.
+    if not found.database or any(not one.isprintable() for one in texts) or {",", "\\"} & set(found.database):
         raise Invalid("database", str(found) if found.database.isprintable() else "a name that cannot be", ALLOWED)
     return found
 

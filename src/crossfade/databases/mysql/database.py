@@ -238,6 +238,8 @@ class MysqlDatabase:
         """Alone, with the tables of the ledger in place. A statement waits a second for locks, not a day."""
         with self._connected() as connection, explained(doing), alone(connection, self._place):
             rows(connection, "SET SESSION lock_wait_timeout = 1, SESSION innodb_lock_wait_timeout = 5")
+            # Each statement of the comparison must see one moment, whatever the server's own setting.
+            rows(connection, "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ")
             ledger = Ledger(connection)
             ledger.prepare()
             yield connection, ledger

@@ -95,6 +95,9 @@ def hazards(
     """All that blocks one phase's statements, and what to know. ``coming``: tables that earlier migrations will have made."""
     for one in (*steps.before, *steps.after):
         yield from _direct(one, phase, f"{source}: {phase}")
+        if phase == "expand" and one.kind == "create" and exists(connection, one.table):
+            hint = "It belongs to somebody else, and the abort of this migration would drop it."
+            yield Hazard("exists", f"{source}: {phase}", f"there is a table {one.table} already", hint, blocks=True)
     for copy in steps.copies:
         place = f"{source}: {phase}, ALTER TABLE {copy.table}"
         for code_, sentence, hint in _copy(connection, copy, phase, coming):
@@ -125,7 +128,7 @@ def _copy(connection: Connection[Any], copy: Copy, phase: str, coming: Sequence[
         hint = "Add the new one, let a release write both, and drop the old one in a later contract."
         yield "renames", f"{sentence}, which no release that runs survives", hint
         return
-    if len(copy.table) > LONGEST or "," in copy.table or "\\" in copy.table:
+    if len(copy.table) > LONGEST or set(",\\`'") & set(copy.table):
         yield "name", f"{copy.table!r} is no name that the tool can take", "Rename the table first."
         return
     kind = value(
@@ -147,6 +150,10 @@ def _copy(connection: Connection[Any], copy: Copy, phase: str, coming: Sequence[
         return
     yield from _neighbours(connection, copy.table)
     before = read(connection, copy.table)
+    odd = [one.name for one in before.columns if "`" in one.name]
+    if odd:
+        yield "name", f"{odd[0]!r} is no name of a column that the tool can take", "Rename the column first."
+        return
     if not before.key:
         yield "no-key", f"{copy.table} has no primary key, nor a unique one without nulls: it cannot be copied in parts", "Add one first."  # fmt: skip
         return

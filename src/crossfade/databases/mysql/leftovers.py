@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import Any
+from typing import Any, Final
 
 import pymysql
 from pymysql.connections import Connection
@@ -12,6 +12,9 @@ from pymysql.connections import Connection
 from crossfade.databases.mysql.connection import Place, code, impatiently, quoted, rows
 from crossfade.databases.mysql.online import Change
 from crossfade.domain.errors import Refused
+
+OWN: Final = "^[[:space:]]*(insert low_priority|create |alter |[a-z]+ /[*] gh-ost)"
+"""How the tools' own statements begin. A client that writes the table is shown with its trigger's, which name the copy too."""
 
 
 def triggers(connection: Connection[Any], change: Change) -> list[str]:
@@ -53,8 +56,9 @@ def _end_sessions(connection: Connection[Any], change: Change) -> None:
     while quiet < 2:
         found = rows(
             connection,
-            "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND DB = DATABASE() AND LOCATE(%s, INFO) > 0",
-            (f"{change.stem}_",),
+            "SELECT ID FROM information_schema.PROCESSLIST WHERE ID <> CONNECTION_ID() AND DB = DATABASE() AND LOCATE(%s, INFO) > 0"
+            " AND INFO REGEXP %s",
+            (f"{change.stem}_", OWN),
         )
         for (number,) in found:
             try:

@@ -37,9 +37,10 @@ sub new {
 PROGRESS: Final = re.compile(r"Copying .*?:\s+(?P<share>\d+)% (?:(?P<days>\d+)\+)?(?P<clock>\d+(?::\d+)+) remain\b")
 PAUSED: Final = re.compile(r"Sleeping \d+ seconds because .* exists")
 WAITING: Final = re.compile(r"(?:Replica|Waiting|Pausing|Sleeping) ?.*")
+STAMP: Final = re.compile(r"^\s*(?:\(in cleanup\) )?(?:\d{4}-\d\d-\d\dT[\d:]{8} )?")
 NOISE: Final = re.compile(
-    r"(?:No slaves found|Not checking slave lag|Operation, tries, wait|  \S+, \d+, [\d.]+|See --|Not dropping|Altering|Creating|"
-    r"Created|Altered|Copying|Copied|# |Triggers|Not updating|Exiting|DROP TRIGGER|DROP TABLE|Dropping|Successfully|\(in cleanup\)).*"
+    r"(?:No slaves found|Not checking slave lag|Operation, tries, wait|\S+, \d+, [\d.]+|See --|Not dropping|Altering|Creating|"
+    r"Created|Altered|Copying|Copied|# |Triggers|Not updating|Exiting|DROP TRIGGER|DROP TABLE|Dropping|Successfully|.* was not altered$).*"
 )
 
 
@@ -210,5 +211,6 @@ def reason(status: int, lines: Sequence[str]) -> str:
     """Why the tool ended, from its last lines."""
     if status < 0:
         return f"{PROGRAM} was killed (signal {-status})"
-    telling = [line for line in lines if not NOISE.match(line) and not PAUSED.search(line)]
-    return f"{PROGRAM} ended with {status}: {' '.join(telling[-3:])[:600] or 'it did not say why'}"
+    plain = [STAMP.sub("", line).strip().rstrip(".") for line in lines]
+    telling = dict.fromkeys(line for line in plain if line and not NOISE.match(line) and not PAUSED.search(line))
+    return f"{PROGRAM} ended with {status}: {'; '.join(list(telling)[-3:])[:600] or 'it did not say why'}"

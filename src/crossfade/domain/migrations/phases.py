@@ -96,12 +96,14 @@ class Record:
 class Needing:
     """A release that runs or can be brought back, and the schema version it was made for (empty: from before all).
 
-    ``why`` continues its name: ``is live``, ``is in the rollback window``, ``still runs 2 replicas``.
+    ``why`` continues its name: ``is live``, ``is in the rollback window``, ``still runs 2 replicas``. ``runs`` is False for
+    one that could only be brought back: an override may give that up, and nothing else.
     """
 
     release: str
     version: str
     why: str
+    runs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
