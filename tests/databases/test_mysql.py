@@ -28,7 +28,7 @@ from crossfade.domain.migrations.phases import Phase, Progress
 from crossfade.ports.databases import Watch
 from tests.databases.mariadb import PASSWORD, MariaDatabase, Writers
 
-PATIENCE = 30.0
+PATIENCE = 90.0
 STOCK = Phased(
     expand=("ALTER TABLE items ADD COLUMN stock int NOT NULL DEFAULT 7",),
     abort=("ALTER TABLE items DROP COLUMN stock",),

@@ -26,7 +26,7 @@ STOCK = Migration(
         contract=("ALTER TABLE items DROP COLUMN note",),
     ),
 )
-PATIENCE = 30.0
+PATIENCE = 90.0
 
 
 @pytest.fixture

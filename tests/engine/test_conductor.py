@@ -33,12 +33,24 @@ def shop(place: Installation, tmp_path: Path) -> Repository:
     return repository
 
 
+BEFORE: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def before() -> None:
+    """What runs already is nobody's of these tests."""
+    BEFORE.clear()
+    BEFORE.update(psutil.Process().children(recursive=True))
+
+
 def left(place: Installation) -> list[str]:
     """Checkouts and processes of runs that are still there. A keeper waits a moment for another job before it ends."""
     deadline = time.monotonic() + 10
     while True:
         found = [str(path) for path in (place.state / "runs").glob("*/*/tree")]
-        found += [str(process) for process in psutil.Process().children(recursive=True) if process.is_running()]
+        # Databases that other tests of this worker share are children too, and stay to its end.
+        children = [child for child in psutil.Process().children(recursive=True) if child not in BEFORE]
+        found += [str(process) for process in children if process.is_running()]
         if not found or time.monotonic() > deadline:
             return found
         time.sleep(0.05)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
@@ -15,15 +15,16 @@ from crossfade.domain.migrations.operations import Migration
 from crossfade.domain.migrations.phases import Phase, Progress, Record
 from crossfade.domain.release import Release
 from crossfade.domain.rollout import Rollout
-from crossfade.domain.signal import Reading
-from crossfade.domain.values import EnvKey
+from crossfade.domain.signal import Lately
 from crossfade.ports import Parts
 from crossfade.ports.databases import Database, Watch
 
 DONE: Final = (Phase.VERIFIED, Phase.CONTRACTING, Phase.CONTRACTED)
 LOOK_EVERY: Final = 0.2
-LEAST: Final = 50
-"""Requests from which a share of errors says anything."""
+LOOK_AT_CLIENTS: Final = 0.5
+"""Seconds between two looks at what clients see."""
+LOOKS_BACK: Final = 20.0
+"""Seconds over which their errors are counted."""
 
 
 class Migrating:
@@ -88,8 +89,7 @@ class Migrating:
 
     def _watch(self, state: Rollout, release: Release, version: str, cancel: _Wanted) -> Watch:
         use = release.config.database
-
-        clients = _Clients(self._parts, state.plan.key)
+        clients = _Clients(self._parts, state)
 
         def throttle() -> str:
             paused = self._parts.store.rollout(state.id).paused
@@ -116,25 +116,22 @@ class Migrating:
 class _Clients:
     """What the live release's clients see while a backfill works: it waits when that is more errors than they may."""
 
-    def __init__(self, parts: Parts, key: EnvKey) -> None:
-        self._parts, self._key = parts, key
-        self._readings: deque[Reading] = deque(maxlen=60)
+    def __init__(self, parts: Parts, state: Rollout) -> None:
+        self._parts, self._key, live = parts, state.plan.key, state.plan.baseline
+        config = parts.store.release(self._key.service, live).config if live is not None else None
+        self._limit = config.strategy.limits.error_rate if config is not None else None
+        self._lately, self._looked = Lately(LOOKS_BACK), -LOOK_AT_CLIENTS
 
     def suffer(self) -> str:
-        """Why to wait; empty when all is well, or when nobody knows."""
-        environment = self._parts.store.environment(self._key)
-        if environment is None or environment.live is None:
-            return ""
-        limit = self._parts.store.release(self._key.service, environment.live).config.strategy.limits.error_rate
-        try:
-            self._readings.append(self._parts.signals.read(self._key))
-        except CrossfadeError:
-            return ""
-        seen = self._readings[-1].since(self._readings[0]).total()
-        if limit is None or len(self._readings) == 1 or seen.requests < LEAST or seen.errors <= limit * seen.requests:
-            return ""
-        share = 100 * seen.errors / seen.requests
-        return f"clients of {environment.live} see {share:.2g} % errors, and {100 * limit:.2g} % are allowed"
+        """Why to wait, asked as often as one likes; empty when all is well, or when nobody knows."""
+        now = time.monotonic()
+        if self._limit is not None and now - self._looked >= LOOK_AT_CLIENTS:
+            self._looked = now
+            try:
+                self._lately.add(self._parts.signals.read(self._key))
+            except CrossfadeError:
+                return ""
+        return self._lately.over(self._limit)
 
 
 class _Wanted:

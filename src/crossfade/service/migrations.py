@@ -67,8 +67,9 @@ class Migrations:
             return {"database": said, "answers": False, "items": []}
         live, candidate = self._versions(environment)
         items = []
+        surroundings = self._around(environment, release)
         for record in ledger:
-            around = self._around(environment, release, record, ledger)
+            around = self._seen_from(record, ledger, surroundings, live)
             waits = self._stands_in_the_way(record, ledger, around, "") if record.phase in OPEN else ()
             phase = standing(record, ledger, around, candidate, live)
             items.append(
@@ -100,12 +101,18 @@ class Migrations:
     def abort(self, key: EnvKey, version: str, by: Actor) -> None:
         """Take a new shape away that no release needs. Raises Forbidden, NotFound, Refused, Unavailable."""
         by.require(Role.OPERATOR, key)
-        environment = self._seen.environment(key)
-        database, ledger = self._database(key), self._ledger(key)
-        record = self._record(ledger, version)
-        places = {one.version: one.position for one in ledger}
+        database = self._database(key)
         with self._parts.databases.exclusive(key):
-            needing = [one for one in self._needing(environment) if places.get(one.version, 0) >= record.position]
+            environment, ledger = self._seen.environment(key), database.ledger()
+            record, release = self._record(ledger, version), self._release(environment)
+            assert release is not None  # it has a database
+            known = {one.version for one in ledger}
+            needing = [
+                one
+                for one in self._needing(environment, release)
+                # What a candidate needs may not have been begun yet, and builds on all there is.
+                if _place(one.version, ledger) >= record.position or (one.version and one.version not in known)
+            ]
             if needing:
                 raise Refused(
                     f"{version} cannot be aborted: {needing[0].release} {needing[0].why} and needs it.",
@@ -127,15 +134,14 @@ class Migrations:
         record = self._record(ledger, version)
         release = self._release(environment)
         assert release is not None  # it has a ledger
-        around = self._around(environment, release, record, ledger)
-        waits = self._stands_in_the_way(record, ledger, around, override)
+        waits = self._waits(environment, release, record, ledger, override)
         if waits:
-            overridable = not self._stands_in_the_way(record, ledger, around, "a reason")
+            overridable = not self._waits(environment, release, record, ledger, "a reason")
             raise Refused(
                 f"{version} is not contracted: {'; '.join(waits)}.",
                 hint="An admin may give the rollback window up for it, with --override and the reason."
                 if overridable
-                else "What runs, and a rollout, cannot be overridden.",
+                else "Only the rollback window can be given up for it.",
                 waits=list(waits),
             )
         self._said.pop((key, version), None)
@@ -191,11 +197,13 @@ class Migrations:
             return
         self._read(environment.key)
         ledger = self._parts.databases.ledger(release) or ()
+        for one in ledger:
+            if one.phase is Phase.ABORTING:
+                self._finish_abort(environment.key, one.version)
         record = next((one for one in ledger if one.phase in OPEN), None)
         if record is None or not (release.config.database.contracts or record.phase is Phase.CONTRACTING):
             return
-        around = self._around(environment, release, record, ledger)
-        if not self._stands_in_the_way(record, ledger, around, ""):
+        if not self._waits(environment, release, record, ledger, ""):
             self._contract(environment.key, record.version, "", CUSTODIAN)
 
     def _contract(self, key: EnvKey, version: str, override: str, by: Actor) -> None:
@@ -207,21 +215,17 @@ class Migrations:
                 ledger = database.ledger()
                 record, release = self._record(ledger, version), self._release(environment)
                 assert release is not None  # `_database` found it
-                around = self._around(environment, release, record, ledger)
-                waits = self._stands_in_the_way(record, ledger, around, override)
+                waits = self._waits(environment, release, record, ledger, override)
                 if waits or record.phase is Phase.CONTRACTED:
                     self._say(key, version, by, "; ".join(waits))
                     return
-                given_up = [one.release for one in around.needing if override and self._needs(one, record, ledger)]
+                needing = self._needing(environment, release) if override else []
+                given_up = [one.release for one in needing if _place(one.version, ledger) < record.position]
                 databases.contracting(key, version)
             try:
-                self._audit.note(
-                    by,
-                    "migration.contract",
-                    f"{key}/{version}",
-                    {"phase": record.phase.value},
-                    {"override": override, "given_up": given_up} if override else {},
-                )
+                if by is not CUSTODIAN or (key, version) not in self._said:  # not each time it tries again
+                    after = {"override": override, "given_up": given_up} if override else {}
+                    self._audit.note(by, "migration.contract", f"{key}/{version}", {"phase": record.phase.value}, after)
                 database.contract(version, self._watch())
             finally:
                 databases.contracting(key, None)
@@ -234,17 +238,19 @@ class Migrations:
             self._said[key, version] = str(error)
             log.warning("contract of %s in %s: %s", version, key, error)
 
+    def _finish_abort(self, key: EnvKey, version: str) -> None:
+        """An abort that a crash has broken off: nothing that needs its shape was there when it began, or can come."""
+        try:
+            self._database(key).abort(version, self._watch())
+        except Busy as error:
+            log.info("abort of %s in %s: %s", version, key, error)
+
     def _say(self, key: EnvKey, version: str, by: Actor, why: str) -> None:
         """What somebody who has ordered a contract should know; the custodian itself looks again."""
         if why and by is not CUSTODIAN:
             self._said[key, version] = why
         else:
             self._said.pop((key, version), None)
-
-    @staticmethod
-    def _needs(one: Needing, record: Record, ledger: Sequence[Record]) -> bool:
-        places = {each.version: each.position for each in ledger}
-        return places.get(one.version, 0) < record.position
 
     def _watch(self) -> Watch:
         return Watch(lambda line: log.info("%s", line), lambda _: None, lambda: "", self._stop)
@@ -293,8 +299,12 @@ class Migrations:
         candidate = store.rollout(holder).plan.candidate if holder is not None else None
         return of(environment.live), of(candidate)
 
-    def _needing(self, environment: Environment) -> list[Needing]:
-        """Releases that run or can be brought back, each once, with its strongest reason."""
+    def _needing(self, environment: Environment, release: Release) -> list[Needing]:
+        """Releases that run or can be brought back, each once, with its strongest reason.
+
+        One that is older than ``release``, which names the database, and names none itself, is from before all migrations as
+        far as anybody knows.
+        """
         key, store = environment.key, self._parts.store
         found: dict[ReleaseNumber, str] = {}
         if environment.live is not None:
@@ -311,28 +321,41 @@ class Migrations:
         for restorable in self._seen.restorable(key, 60.0):
             if restorable.ok:
                 found.setdefault(restorable.number, "is in the rollback window")
-        # A release that names no database is from before all migrations, as far as anybody knows.
-        return [
-            Needing(str(number), store.release(key.service, number).config.schema_version, why, number in running)
-            for number, why in found.items()
-        ]
+        needing = []
+        for number, why in found.items():
+            config = store.release(key.service, number).config
+            if config.database is not None or number.n < release.number.n:
+                needing.append(Needing(str(number), config.schema_version, why, number in running))
+        return needing
 
-    def _around(
-        self, environment: Environment, release: Release, record: Record, ledger: Sequence[Record]
-    ) -> Surroundings:
-        places = {one.version: one.position for one in ledger}
-        live, _ = self._versions(environment)
-        promoted = live is not None and places.get(live, 0) >= record.position
+    def _around(self, environment: Environment, release: Release) -> Surroundings:
         rollout = f"rollout #{environment.holder} is under way" if environment.holder is not None else ""
         # Nothing is taken away from under a release whose clients see more errors than they may.
         burning = self._clients[environment.key].over(release.config.strategy.limits.error_rate)
-        return Surroundings(self._needing(environment), burning, rollout, promoted)
+        return Surroundings(self._needing(environment, release), burning, rollout)
+
+    @staticmethod
+    def _seen_from(record: Record, ledger: Sequence[Record], around: Surroundings, live: str | None) -> Surroundings:
+        return replace(around, promoted=live is not None and _place(live, ledger) >= record.position)
+
+    def _waits(
+        self, environment: Environment, release: Release, record: Record, ledger: Sequence[Record], override: str
+    ) -> tuple[str, ...]:
+        """What a contract waits for, whatever ``override`` gives up."""
+        live, _ = self._versions(environment)
+        around = self._seen_from(record, ledger, self._around(environment, release), live)
+        return self._stands_in_the_way(record, ledger, around, override)
 
     def _read(self, key: EnvKey) -> None:
         try:
             self._clients[key].add(self._parts.signals.read(key))
         except CrossfadeError:
             return  # nobody knows: what was seen before stands
+
+
+def _place(version: str, ledger: Sequence[Record]) -> int:
+    """Where a version stands in a ledger; 0 for what is from before all, or is not applied."""
+    return next((one.position for one in reversed(ledger) if one.version == version), 0)
 
 
 def said_of(items: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -98,14 +98,23 @@ class Views:
                 parts.secrets.get(release.config.secrets)
             except CrossfadeError:
                 reasons.append("the values of its env_file are gone")
-        reasons += self._without_schema(release)
+        reasons += self._without_schema(key, release)
         return Restorable(number, tuple(reasons), checked)
 
-    def _without_schema(self, release: Release) -> list[str]:
-        """Why a release cannot run on its environment's database any more."""
+    def _without_schema(self, key: EnvKey, release: Release) -> list[str]:
+        """Why a release cannot run on its environment's database any more.
+
+        One that names no database and is older than the live one, which does, is taken to be from before all migrations.
+        """
+        using = release
         if release.config.database is None:
+            live = self.environment(key).live
+            if live is None or live.n < release.number.n:
+                return []
+            using = self._parts.store.release(key.service, live)
+        if using.config.database is None:
             return []
-        ledger = self._parts.databases.ledger(release)
+        ledger = self._parts.databases.ledger(using)
         if ledger is None:
             return []  # it does not answer: no reason to keep anybody from going back
         return list(too_old(release.config.schema_version, ledger))
