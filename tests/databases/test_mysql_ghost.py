@@ -30,13 +30,16 @@ PATIENCE = 90.0
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where PATH has it. The real one is a program: so is this."""
+def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where PATH has it. The real one is a program: so is this. Its copy stops at the half while the file exists."""
     program = tmp_path / "gh-ost"
     source = Path(__file__).with_name("gh_ost.py")
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{source}" "$@"\n')
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    hold = tmp_path / "hold"
+    monkeypatch.setenv("GH_OST_HOLDS_HALFWAY", str(hold))
+    return hold
 
 
 def until(true: Callable[[], object]) -> None:
@@ -46,9 +49,11 @@ def until(true: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-@pytest.mark.usefixtures("stand_in")
-def test_gh_ost_copies_waits_when_told_and_swaps_when_it_need_not_wait_any_more(maria: MariaDatabase) -> None:
+def test_gh_ost_copies_waits_when_told_and_swaps_when_it_need_not_wait_any_more(
+    maria: MariaDatabase, stand_in: Path
+) -> None:
     maria.items(200)
+    stand_in.touch()
     seen: list[Progress] = []
     reason = [""]
     never = threading.Event()
@@ -61,6 +66,7 @@ def test_gh_ost_copies_waits_when_told_and_swaps_when_it_need_not_wait_any_more(
     until(lambda: any(0 < one.done < one.total for one in seen))
     reason[0] = "the error budget burns"
     until(lambda: seen[-1].waits == "the error budget burns")
+    stand_in.unlink()
     assert "stock" not in maria.columns()
     reason[0] = ""
     run.join(PATIENCE)
@@ -70,9 +76,9 @@ def test_gh_ost_copies_waits_when_told_and_swaps_when_it_need_not_wait_any_more(
     assert maria.query("SELECT COUNT(*) FROM items") == [(200,)]
 
 
-@pytest.mark.usefixtures("stand_in")
-def test_gh_ost_is_ended_by_its_panic_file_and_leaves_nothing(maria: MariaDatabase) -> None:
+def test_gh_ost_is_ended_by_its_panic_file_and_leaves_nothing(maria: MariaDatabase, stand_in: Path) -> None:
     maria.items(1000)
+    stand_in.touch()
     seen: list[Progress] = []
     cancel = threading.Event()
     watch = Watch(lambda _: None, seen.append, lambda: "", cancel)

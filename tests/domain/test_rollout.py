@@ -10,7 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from crossfade.domain import rollout as machine
-from crossfade.domain.actions import Action, Close, Commit, Discard, Probe, SetSplit, Snapshot, StartReplicas
+from crossfade.domain.actions import (
+    Action,
+    ClearSlot,
+    Close,
+    Commit,
+    Discard,
+    Migrate,
+    Probe,
+    SetSplit,
+    Snapshot,
+    StartReplicas,
+)
 from crossfade.domain.analysis.policy import Advance, Analysis, WhenUnsure
 from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.errors import Refused
@@ -38,10 +49,10 @@ FAIL = Verdict(Finding.FAIL, ("3 of 5 failed",))
 NO_DATA = Verdict(Finding.NO_DATA, ("too few",))
 
 
-def plan(strategy: Strategy = CANARY, *, baseline: int | None = 1, kind: Kind = Kind.DEPLOY) -> Plan:
+def plan(strategy: Strategy = CANARY, *, baseline: int | None = 1, kind: Kind = Kind.DEPLOY, schema: str = "") -> Plan:
     previous = ReleaseNumber(baseline) if baseline else None
     slot = Slot.GREEN if baseline else Slot.BLUE
-    return Plan(KEY, kind, ReleaseNumber(2), previous, slot, strategy, 30.0)
+    return Plan(KEY, kind, ReleaseNumber(2), previous, slot, strategy, 30.0, schema=schema)
 
 
 # --- laws
@@ -54,10 +65,13 @@ canaries = st.builds(
 )
 blue_greens = st.builds(BlueGreen, watch=st.floats(0, 20), limits=limits, manual=st.booleans())
 plans = st.builds(
-    lambda strategy, baseline, kind: plan(strategy, baseline=baseline, kind=kind if baseline else Kind.DEPLOY),
+    lambda strategy, baseline, kind, schema: plan(
+        strategy, baseline=baseline, kind=kind if baseline else Kind.DEPLOY, schema=schema
+    ),
     st.one_of(canaries, blue_greens),
     st.sampled_from([None, 1]),
     st.sampled_from(Kind),
+    st.sampled_from(["", "", "02_price"]),
 )
 verdicts = st.sampled_from([None, PASS, FAIL, NO_DATA, Verdict(Finding.INCONCLUSIVE, ("who knows",))])
 moves = st.lists(
@@ -167,7 +181,7 @@ def test_before_the_point_of_no_return_every_state_goes_back_when_asked(plan: Pl
 @settings(max_examples=300)
 def test_no_traffic_moves_before_the_candidate_was_healthy_and_probed(plan: Plan, moves: list[object]) -> None:
     for state, _ in play(plan, moves):
-        if state.phase in (Phase.PREPARING, Phase.CHECKING, Phase.CONNECTING):
+        if state.phase in machine.EARLY:
             assert state.weight.bp == 0
             assert not any(candidate_weight(a, plan) for a in state.pending)
 
@@ -191,6 +205,16 @@ def test_going_back_moves_the_traffic_before_it_touches_anything_else(plan: Plan
         if Discard in kinds and SetSplit in kinds:
             assert kinds.index(SetSplit) < kinds.index(Discard)
         assert event is None or kinds.count(Close) <= 1
+
+
+@given(plans, moves)
+@settings(max_examples=300)
+def test_no_replica_starts_before_the_database_has_what_it_needs(plan: Plan, moves: list[object]) -> None:
+    migrated = not plan.schema
+    for (before, _), (state, event) in pairwise(play(plan, moves)):
+        if before.pending and isinstance(before.pending[0], Migrate) and isinstance(event, Done):
+            migrated = True
+        assert migrated or not any(isinstance(action, StartReplicas | ClearSlot) for action in state.pending)
 
 
 @given(plans, moves)

@@ -18,7 +18,7 @@ import httpx
 from tests.free_port import free_port
 from tests.routers.rig import until
 
-INTERVAL = "100ms"
+INTERVAL = "200ms"
 
 
 class Application:
@@ -96,7 +96,7 @@ class Application:
 
 
 class Prometheus:
-    """A server with a folder and port of its own that scrapes ``target`` ten times a second. A context manager."""
+    """A server with a folder and port of its own that scrapes ``target`` five times a second. A context manager."""
 
     def __init__(self, target: int) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="cf-prometheus-"))
@@ -153,6 +153,10 @@ class Prometheus:
         """The values of an instant query."""
         answer = httpx.post(f"{self.url}/api/v1/query", data={"query": promql}, trust_env=False)
         return [float(row["value"][1]) for row in answer.json()["data"]["result"]]
+
+    def steady(self) -> bool:
+        """Whether no scrape of the last two seconds failed: after one that did, Prometheus knows of nothing."""
+        return self.query("min_over_time(up[2s])") == [1.0]
 
     def scraped(self, application: Application) -> None:
         """Wait until what the application shows now has been scraped."""

@@ -38,8 +38,16 @@ def ask(application: Application, prometheus: Prometheus) -> Any:
 
     def read(*lines: str, arm: dict[str, str] = ARM, **queries: Any) -> Any:
         application.lines = list(lines)
-        prometheus.scraped(application)
-        return ElsewhereSources().read(source(prometheus, **queries), arm)
+        while True:
+            prometheus.scraped(application)
+            try:
+                found = ElsewhereSources().read(source(prometheus, **queries), arm)
+            except Unavailable:
+                if prometheus.steady():
+                    raise
+            else:
+                if prometheus.steady():
+                    return found
 
     return read
 
