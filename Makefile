@@ -25,8 +25,8 @@ demo: ## Show it: a shop under load gets a canary, a bad release, a blue-green s
 	@$(BIN)/crossfade demo
 
 test: lint ## Run every check: format, lint, types, layers, tests (15 minutes at most)
-	@$(TESTS) -n 2 --dist loadfile --no-loadscope-reorder || { [ $$? = 1 ] && echo "$(AGAIN)" \
-	  && $(TESTS) --last-failed --last-failed-no-failures none --maxfail 3; }
+	@$(TESTS) -n 3 --dist loadfile --no-loadscope-reorder || { [ $$? = 1 ] && echo "$(AGAIN)" \
+	  && $(TESTS) --last-failed --last-failed-no-failures none --maxfail 10; }
 
 lint: setup ## Run the checks that run nothing: format, lint, types, layers
 	$(BIN)/ruff format --check $(TREES)

@@ -49,7 +49,7 @@ class Shop:
         try:
             state = self.stage.deploy(ADMIN)
         finally:
-            artifacts.put = take  # type: ignore[method-assign]
+            artifacts.put = take  # type: ignore[method-assign] # back to what it was
         assert isinstance(state, Rollout)
         for one in migrations:
             databases.database.expand(one, QUIET)
@@ -259,7 +259,7 @@ def test_an_abort_is_refused_while_a_candidates_own_migration_has_not_even_begun
     shop.databases.database.expand = lambda migration, watch: (  # type: ignore[method-assign] # the rollout has only begun
         None if migration is SECOND else expand(migration, watch)
     )
-    shop.databases.database.backfill = lambda version, watch: True  # type: ignore[method-assign]
+    shop.databases.database.backfill = lambda version, watch: True  # type: ignore[method-assign] # nothing was expanded
     shop.begin(FIRST, SECOND)
     with pytest.raises(Refused, match=r"r3 is being rolled out"):
         shop.stage.service.migrations.abort(KEY, "01_isbn", OPERATOR)
