@@ -288,7 +288,8 @@ class TestABackfillOnItsWay:
                 assert slow.poll() is None
             slow.send_signal(signal.SIGINT)
             slow.communicate(timeout=PATIENCE)
-        assert slow.returncode == FAILED
+        # The second one may find it on its way out, where Python has given its handlers up already.
+        assert slow.returncode in (FAILED, -signal.SIGINT)
         assert place.run("backfill")[0] == DONE
         assert place.phases() == {"01_cents": "contractable"}
 
