@@ -42,9 +42,9 @@ ROOT = Path(__file__).resolve().parent.parent
 HELD_BY = {"run": ("dev", "bench")}
 """Locks that are wholly inside others: who has the wider one needs no more (a test compares the files)."""
 
-BUILT_FROM = ("pyproject.toml", "package-lock.json", "hatch_build.py")
+BUILT_FROM = ("pyproject.toml", "package-lock.json", "tests/sdks/node/package-lock.json", "hatch_build.py")
 """What the built project is made from besides its sources, which are used where they are."""
-BUILT = ("src/crossfade/web/static/vendor", "build/assets")
+BUILT = ("src/crossfade/web/static/vendor", "build/assets", "build/node")
 """The folders that the build of a checkout fills, by hatch_build.py: without them it is built again."""
 
 PIP_WHEEL = "pip-26.3-py3-none-any.whl"
@@ -278,7 +278,7 @@ class Environment:
             raise SetupFailed(
                 f"pip said:\n{said[-2000:]}\nAll it said is in {self.log}. If the network or the package index is at "
                 "fault, set pip's usual settings (PIP_INDEX_URL, PIP_CERT, HTTPS_PROXY), or npm_config_registry where the "
-                "dashboard's assets cannot be fetched, and run this again."
+                "packages of npm cannot be fetched, and run this again."
             )
         return "\n".join(lines)
 

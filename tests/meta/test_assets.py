@@ -147,6 +147,74 @@ def test_the_lock_names_no_place_and_fits_what_is_wanted() -> None:
     assert not any("resolved" in facts for facts in lock.values())
 
 
+@pytest.fixture
+def packages(registry: Registry, tmp_path: Path) -> Path:
+    """A checkout whose tests want two packages, one inside the other."""
+    files = {"package/package.json": b"{}", "package/src/index.js": b"module.exports = 1;"}
+    registry.packages |= {"@scope/whole": package(files), "inner": package({"other-root/index.js": b"2;"})}
+    places = {"node_modules/@scope/whole": "@scope/whole", "node_modules/@scope/whole/node_modules/inner": "inner"}
+    locked: dict[str, object] = {"": {"name": "wanted"}}
+    for place, name in places.items():
+        digest = base64.b64encode(hashlib.sha512(registry.packages[name]).digest()).decode()
+        locked[place] = {"version": "1.0.0", "integrity": f"sha512-{digest}"}
+    lock = tmp_path / hatch_build.NODE_LOCK
+    lock.parent.mkdir(parents=True)
+    lock.write_text(json.dumps({"packages": locked}))
+    return tmp_path
+
+
+def test_whole_packages_are_laid_out_for_node_and_asked_for_once(registry: Registry, packages: Path) -> None:
+    for _ in range(2):
+        hatch_build.bring_packages(packages)
+    whole = packages / hatch_build.NODE / "node_modules/@scope/whole"
+    assert (whole / "src/index.js").read_text() == "module.exports = 1;"
+    assert (whole / "node_modules/inner/index.js").read_text() == "2;"
+    assert registry.asked == ["/@scope/whole/-/whole-1.0.0.tgz", "/inner/-/inner-1.0.0.tgz"]
+
+
+def test_a_layout_that_was_broken_off_or_is_of_another_lock_is_made_anew(registry: Registry, packages: Path) -> None:
+    content, registry.packages["inner"] = registry.packages["inner"], package({"other-root/index.js": b"steal();"})
+    with pytest.raises(hatch_build.AssetsFailed, match=r"inner.*another hash"):
+        hatch_build.bring_packages(packages)
+    registry.packages["inner"] = content
+    hatch_build.bring_packages(packages)
+    stray = packages / hatch_build.NODE / "node_modules/stray.js"
+    stray.touch()
+    lock = packages / hatch_build.NODE_LOCK
+    lock.write_text(lock.read_text() + "\n")
+    hatch_build.bring_packages(packages)
+    assert not stray.exists()
+
+
+def test_a_package_cannot_write_outside_of_its_folder_and_its_links_are_left_out(tmp_path: Path) -> None:
+    with pytest.raises(hatch_build.AssetsFailed, match="leads out of its folder"):
+        hatch_build.unpack_whole("evil", package({"package/../../evil.js": b"1;"}), tmp_path / "in")
+    assert not (tmp_path / "evil.js").exists()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:gz") as archive:
+        link = tarfile.TarInfo("package/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    hatch_build.unpack_whole("linked", out.getvalue(), tmp_path / "in")
+    assert not (tmp_path / "in").exists()
+
+
+def test_without_the_tests_there_is_nothing_to_lay_out(tmp_path: Path) -> None:
+    hatch_build.bring_packages(tmp_path)
+    assert not (tmp_path / "build").exists()
+
+
+def test_the_lock_of_the_tests_own_packages_names_no_place_and_fits_what_is_wanted() -> None:
+    lock = json.loads((ROOT / hatch_build.NODE_LOCK).read_text())["packages"]
+    wanted = json.loads((ROOT / hatch_build.NODE_LOCK).with_name("package.json").read_text())
+    assert lock[""]["dependencies"] == wanted["dependencies"]
+    assert {f"node_modules/{name}" for name in wanted["dependencies"]} <= set(lock)
+    for place, facts in lock.items():
+        assert "resolved" not in facts
+        assert not facts.get("hasInstallScript"), f"{place} would want a script run, and none is"
+        assert not place or facts["integrity"].startswith("sha512-")
+
+
 def test_the_wheel_carries_the_assets_and_nothing_of_the_tests(tmp_path: Path) -> None:
     from hatchling.builders.wheel import WheelBuilder
 

@@ -212,7 +212,7 @@ def test_what_the_build_put_in_place_comes_back_and_a_failed_build_costs_no_seco
     folder = checkout(tmp_path)
     (folder / "hatch_build.py").write_text("")
     backend = (folder / "backend.py").read_text()
-    places = ["src/crossfade/web/static/vendor", "build/assets"]
+    places = ["src/crossfade/web/static/vendor", "build/assets", "build/node"]
     fills = "".join(f"    import os; os.makedirs({str(folder / place)!r}, exist_ok=True)\n" for place in places)
     builds = backend.replace("metadata_directory=None):\n", f"metadata_directory=None):\n{fills}")
     (folder / "backend.py").write_text(builds.replace("    info", '    raise OSError("no network")\n    info'))
