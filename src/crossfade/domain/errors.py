@@ -144,7 +144,7 @@ class Frozen(Refused):
 
 
 class Moved(Refused):
-    """The environment has had another rollout since this one was decided."""
+    """What this was decided upon has changed since: another rollout, another version of the flags."""
 
     code = "moved"
 
