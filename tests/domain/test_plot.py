@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from crossfade.domain.analysis import plot
+from crossfade.domain.analysis import drawing, plot
 from crossfade.domain.analysis.block import Block, Buckets
 from crossfade.domain.analysis.judge import Evidence, Judge
 from crossfade.domain.analysis.policy import ERROR_RATE, Analysis, Direction, Metric, Shape
@@ -182,10 +182,10 @@ def test_labels_never_cover_each_other() -> None:
         root = drawn(make(JUDGE, evidence(700), ""))
         places: dict[str, list[float]] = {}
         for text in root.iter(f"{SVG}text"):
-            if text.get("text-anchor") == "start" and float(text.get("y", 0)) > plot.TOP:
+            if text.get("text-anchor") == "start" and float(text.get("y", 0)) > drawing.TOP:
                 places.setdefault(text.get("x", ""), []).append(float(text.get("y", 0)))
         for found in places.values():
-            assert all(b - a >= plot.GAP - 0.11 for a, b in zip(sorted(found), sorted(found)[1:], strict=False))
+            assert all(b - a >= drawing.GAP - 0.11 for a, b in zip(sorted(found), sorted(found)[1:], strict=False))
 
 
 # --- sparklines

@@ -1,17 +1,12 @@
 """Three plots of a comparison as SVG, for the dashboard, the receipt and the eyes; and a sparkline for `status`.
 
-Each plot is one self-contained element of 640 x 240 without scripts and without ids, so that several may stand in one
-page. It follows the reader's light or dark scheme; a page may set its custom properties (``--ink``, ``--baseline``, …).
-Colours are Okabe and Ito's, and no line is told by its colour alone. Whatever the numbers are, all coordinates are.
+Each plot is one self-contained element of 640 x 240; `drawing` says what all of them keep to.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
 from typing import Final
 
 import numpy as np
@@ -20,38 +15,31 @@ from crossfade.domain.analysis import evidence as e
 from crossfade.domain.analysis import interval as sequence
 from crossfade.domain.analysis.block import Buckets
 from crossfade.domain.analysis.columns import NAMES
+from crossfade.domain.analysis.drawing import (
+    BOTTOM,
+    COLOURS,
+    DASHES,
+    TOP,
+    Panel,
+    begin,
+    caption,
+    document,
+    empty,
+    finite,
+    linear_ticks,
+    time_ticks,
+)
 from crossfade.domain.analysis.evidence import Array
 from crossfade.domain.analysis.explain import CONFIDENCE, dispersion, label, ms, quantile
 from crossfade.domain.analysis.judge import Evidence, Judge
 from crossfade.domain.analysis.policy import EDGE, QUANTILES, Metric, Shape
 
-WIDTH, HEIGHT = 640, 240
-TOP, BOTTOM = 58, 208
-"""Where the area of a plot begins and ends; above it are its titles, below it the labels of its axis."""
-
 LABELLED: Final = 5
 """Most metrics that are told apart in one plot: more labels would cover each other."""
 
-GAP: Final = 13.0
-"""Pixels from one line of text to the next."""
-
-MOST_TITLE: Final = 90
 LN10: Final = math.log(10)
 Plot = Callable[[Judge, Evidence, str], str]
 BLOCKS: Final = "▁▂▃▄▅▆▇█"
-
-_STYLE: Final = """
-.cf-plot{--ink:#1f2328;--soft:#59636e;--grid:#d8dee4;--baseline:#0072b2;--candidate:#c04f00;--line-2:#00795a;\
---line-3:#a1478a;--line-4:#6b5b00;font:11px system-ui,sans-serif}
-@media (prefers-color-scheme:dark){.cf-plot{--ink:#e6edf3;--soft:#9da7b1;--grid:#343b44;--baseline:#56b4e9;\
---candidate:#f0a03c;--line-2:#2dc79c;--line-3:#e08fc4;--line-4:#e6d95a}}
-.cf-plot text{fill:var(--soft)}.cf-plot .head{fill:var(--ink);font-size:13px;font-weight:600}
-.cf-plot .grid{stroke:var(--grid);stroke-width:1}.cf-plot .limit{stroke:var(--ink);stroke-width:1.25;\
-stroke-dasharray:5 4}.cf-plot .said{fill:var(--ink)}
-.cf-plot path{fill:none;stroke-width:2;stroke-linejoin:round}
-"""
-_COLOURS: Final = ("--candidate", "--baseline", "--line-2", "--line-3", "--line-4")
-_DASHES: Final = ("", "7 3", "2 3", "9 3 2 3", "4 2")
 
 
 def interval(judge: Judge, state: Evidence, title: str = "") -> str:
@@ -59,7 +47,7 @@ def interval(judge: Judge, state: Evidence, title: str = "") -> str:
     metric = next((metric for metric in judge.analysis.metrics if metric.shape is Shape.RATE), None)
     rows = state.rows
     if metric is None or not len(rows):
-        return _document(title, "Difference between the arms", "Nothing has been compared yet.", [_nothing()])
+        return document(title, "Difference between the arms", "Nothing has been compared yet.", [empty()])
     _, xc, nc, xb, nb, _ = np.cumsum(rows, axis=0).T
     pc, pb = xc / np.maximum(nc, 1), xb / np.maximum(nb, 1)
     estimate = (pc - pb) * 100
@@ -68,12 +56,12 @@ def interval(judge: Judge, state: Evidence, title: str = "") -> str:
     low, high = np.maximum(low, -pb[-1]) * 100, np.minimum(high, 1 - pb[-1]) * 100
     limit = max(metric.margin, float(pb[-1]) * ((metric.ratio or 1.0) - 1)) * 100
     # The first intervals are as wide as can be; what matters is where the last ones are.
-    marks = [0.0, limit, *_finite([low[-1], high[-1], estimate[-1]])]
+    marks = [0.0, limit, *finite([low[-1], high[-1], estimate[-1]])]
     pad = 0.35 * (max(marks) - min(marks)) or 1.0
-    panel = Panel(56, 500, _begin(rows[:, 0]), float(rows[-1, 0]), min(marks) - pad, max(marks) + pad)
+    panel = Panel(56, 500, begin(rows[:, 0]), float(rows[-1, 0]), min(marks) - pad, max(marks) + pad)
     band = [*zip(t, high, strict=True), *zip(t[::-1], low[::-1], strict=True)]
     body = [
-        panel.axes(_time_ticks(panel.x0, panel.x1), _linear_ticks(panel.y0, panel.y1)),
+        panel.axes(time_ticks(panel.x0, panel.x1), linear_ticks(panel.y0, panel.y1)),
         panel.inside(
             f'<polygon points="{panel.points(band)}" style="fill:var(--candidate);opacity:.22"/>'
             + panel.path(zip(rows[:, 0], estimate, strict=True), "stroke:var(--candidate)")
@@ -90,14 +78,14 @@ def interval(judge: Judge, state: Evidence, title: str = "") -> str:
     ]
     what = f"{label(metric).capitalize()}: candidate less baseline in percentage points, 95 % interval at every moment"
     said = f"At the end {_pp(estimate[-1])}, between {_pp(low[-1])} and {_pp(high[-1])}; the limit is {_pp(limit)}."
-    return _document(title, what, said, body)
+    return document(title, what, said, body)
 
 
 def evidence(judge: Judge, state: Evidence, title: str = "") -> str:
     """The evidence on each metric over time, against the lines at which it fails and at which it passes."""
     what = "Evidence: what a fair bet on it would have multiplied its stake by"
     if not len(state.trail):
-        return _document(title, what, "Nothing has been compared yet.", [_nothing()])
+        return document(title, what, "Nothing has been compared yet.", [empty()])
     metrics = judge.analysis.metrics
     # Each by its share of the budget, so that one line serves all.
     shares = [0.0 if m.dry_run else math.log(m.weight / judge.weights) for m in metrics]
@@ -106,7 +94,7 @@ def evidence(judge: Judge, state: Evidence, title: str = "") -> str:
     to_fail, to_pass = (line / LN10 for line in judge.line)
     t = state.trail[:, 0]
     worse = "worse than the limit" if judge.analysis.strict else "worse; fails if beyond the limit, too"
-    left, right = (Panel(x, x + 180, _begin(t), float(t[-1]), 0, 0) for x in (48, 372))
+    left, right = (Panel(x, x + 180, begin(t), float(t[-1]), 0, 0) for x in (48, 372))
     body = [
         _ways(left, t, fails, to_fail, worse, "fails"),
         _ways(right, t, passes, to_pass, "good enough", "passes"),
@@ -115,7 +103,7 @@ def evidence(judge: Judge, state: Evidence, title: str = "") -> str:
         f"{label(m)}: {_times(f[-1])} of {_times(to_fail)} to fail, {_times(p[-1])} of {_times(to_pass)} to pass"
         for (m, f), (_, p) in zip(fails, passes, strict=True)
     )
-    return _document(title, what, f"At the end {said}.", body)
+    return document(title, what, f"At the end {said}.", body)
 
 
 def latency(judge: Judge, state: Evidence, title: str = "") -> str:
@@ -125,7 +113,7 @@ def latency(judge: Judge, state: Evidence, title: str = "") -> str:
     found = state.seen.histograms.get(signal)
     what = "Latency: share of requests that took at most so long"
     if found is None or not found.baseline.sum() or not found.candidate.sum() or found.edges[-1] <= 0:
-        return _document(title, what, "There are no latencies of both arms yet.", [_nothing()])
+        return document(title, what, "There are no latencies of both arms yet.", [empty()])
     edges = np.maximum(found.edges, found.edges[-1] * 1e-6)
     sides = {"baseline": found.baseline, "candidate": found.candidate}
     below = {name: np.cumsum(counts)[:-1] / counts.sum() for name, counts in sides.items()}
@@ -137,7 +125,7 @@ def latency(judge: Judge, state: Evidence, title: str = "") -> str:
         words = f"{'decides' if decided else 'differs most surely'} at {ms(edge)}"
         x = panel.x(math.log10(edge))
         body.append(f'<line class="limit" x1="{x}" y1="{TOP - 4}" x2="{x}" y2="{BOTTOM}"/>')
-        body.append(_text(float(x), TOP - 8, words, "said", "middle"))
+        body.append(caption(float(x), TOP - 8, words, "said", "middle"))
     for name, shares in below.items():
         known = [(math.log10(x), _logit(y)) for x, y in zip(edges, shares, strict=True) if y < 1]
         dash = ";stroke-dasharray:7 3" if name == "baseline" else ""
@@ -145,7 +133,7 @@ def latency(judge: Judge, state: Evidence, title: str = "") -> str:
     body += _quantiles(panel, edges, below)
     said = [f"{n} {ms(c)} against {ms(b)}" for n in ("p50", "p99") for c, b in [_pair(found, n)] if c and b]
     told = f"Candidate against baseline: {', '.join(said) or 'beyond the edges'}." + (f" It {words}." if words else "")
-    return _document(title, what, told, body)
+    return document(title, what, told, body)
 
 
 PLOTS: Final[dict[str, Plot]] = {
@@ -159,7 +147,7 @@ PLOTS: Final[dict[str, Plot]] = {
 def sparkline(values: Iterable[float], low: float | None = None, high: float | None = None) -> str:
     """One character per value, from the lowest to the highest, or from ``low`` to ``high``. What is no number is a gap."""
     numbers = list(values)
-    known = _finite(numbers)
+    known = finite(numbers)
     bottom = min(known, default=0.0) if low is None else low
     top = max(known, default=0.0) if high is None else high
     return "".join(_cell(value, bottom, top) for value in numbers)
@@ -179,104 +167,6 @@ def _cell(value: float, bottom: float, top: float) -> str:
 # --- where things are
 
 
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """An area from ``left`` to ``right`` pixels that shows x0…x1 and y0…y1."""
-
-    left: float
-    right: float
-    x0: float
-    x1: float
-    y0: float
-    y1: float
-
-    def x(self, value: float) -> str:
-        return _at(value, self.x0, self.x1, self.left, self.right)
-
-    def y(self, value: float) -> str:
-        return _at(value, self.y0, self.y1, BOTTOM, TOP)
-
-    def points(self, values: Iterable[tuple[float, float]]) -> str:
-        """Of a path or polygon; what is no number is left out."""
-        return " ".join(f"{self.x(x)},{self.y(y)}" for x, y in values if not (math.isnan(x) or math.isnan(y)))
-
-    def path(self, values: Iterable[tuple[float, float]], style: str) -> str:
-        points = self.points(values)
-        return f'<path d="M{points}" style="{style}"/>' if points else ""
-
-    def inside(self, drawn: str) -> str:
-        """Drawn things, cut off at the borders."""
-        wide, tall = self.right - self.left, BOTTOM - TOP
-        return (
-            f'<svg x="{self.left}" y="{TOP}" width="{wide}" height="{tall}" '
-            f'viewBox="{self.left} {TOP} {wide} {tall}" overflow="hidden">{drawn}</svg>'
-        )
-
-    def across(self, y: float, kind: str, style: str = "") -> str:
-        at = self.y(y)
-        return f'<line class="{kind}" x1="{self.left}" y1="{at}" x2="{self.right}" y2="{at}" style="{style}"/>'
-
-    def axes(self, along: Sequence[tuple[float, str]], up: Sequence[tuple[float, str]]) -> str:
-        drawn = []
-        for value, text in up:
-            drawn.append(self.across(value, "grid"))
-            drawn.append(_text(self.left - 6, float(self.y(value)) + 4, text, "", "end"))
-        for value, text in along:
-            x = self.x(value)
-            drawn.append(f'<line class="grid" x1="{x}" y1="{BOTTOM}" x2="{x}" y2="{BOTTOM + 4}"/>')
-            drawn.append(_text(float(x), BOTTOM + 17, text, "", "middle"))
-        return "".join(drawn)
-
-    def labels(self, wanted: Sequence[tuple[float, str, str]]) -> str:
-        """Texts at the right of the area, at their heights or as near as there is room: (y, text, class or colour)."""
-        placed: list[tuple[float, str, str]] = []
-        for y, text, kind in sorted(wanted, key=lambda one: -one[0]):
-            at = float(self.y(y)) + 4
-            placed.append((max(at, placed[-1][0] + GAP) if placed else max(at, TOP + 6), text, kind))
-        over = placed[-1][0] - (BOTTOM + 4) if placed else 0.0
-        lowest = math.inf
-        drawn = []
-        for at, text, kind in reversed(placed):
-            # From below: only what would leave the area, or touch what has moved up, moves up.
-            lowest = min(at, lowest - GAP, BOTTOM + 4.0) if over > 0 else at
-            drawn.append(_text(self.right + 6, lowest, text, kind))
-        return "".join(drawn)
-
-
-def _at(value: float, low: float, high: float, start: float, end: float) -> str:
-    """A coordinate, always a number: what lies far outside is drawn just outside."""
-    share = (value - low) / (high - low) if high > low and math.isfinite(value) else (0.5 if high <= low else 0.0)
-    if value == math.inf:
-        share = 1.2
-    elif value == -math.inf:
-        share = -0.2
-    return f"{start + (end - start) * min(1.2, max(-0.2, share)):.1f}"
-
-
-def _begin(t: Array) -> float:
-    """Where the axis of time begins: at 0, unless all that is shown is much later."""
-    first, last = float(t[0]), float(t[-1])
-    return first if last > 0 and first > 0.5 * last and len(t) > 1 else 0.0
-
-
-def _linear_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    step = _step((high - low) / 4)
-    first = math.ceil(low / step)
-    return [(k * step, f"{k * step:.4g}") for k in range(first, first + 7) if k * step <= high]
-
-
-def _step(least: float) -> float:
-    power = 10 ** math.floor(math.log10(least)) if least > 0 and math.isfinite(least) else 1.0
-    return next(power * times for times in (1, 2, 5, 10) if power * times >= least * 0.999 or times == 10)
-
-
-def _time_ticks(low: float, high: float) -> list[tuple[float, str]]:
-    units = ((86_400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
-    size, name = next((one for one in units if high - low >= 3 * one[0]), units[-1])
-    ticks = _linear_ticks(low / size, high / size)
-    return [(t * size, f"{text} {name}" if i == len(ticks) - 1 else text) for i, (t, text) in enumerate(ticks)]
-
-
 def _log_ticks(low: float, high: float) -> list[tuple[float, str]]:
     """Of an axis in log10 of milliseconds."""
     digits = (1, 2, 5) if high - low <= 2.4 else (1,)
@@ -292,19 +182,19 @@ def _ways(
     panel: Panel, t: Array, metrics: Sequence[tuple[Metric, Array]], line: float, about: str, decides: str
 ) -> str:
     """The evidence on metrics ``[R]`` each, in log10, on its way to a line."""
-    highest = max(_finite(value for _, path in metrics for value in path), default=0.0)
+    highest = max(finite(value for _, path in metrics for value in path), default=0.0)
     low, high = -1.5, max(line + 0.7, min(highest + 0.3, 2.5 * line + 1))
     panel = Panel(panel.left, panel.right, panel.x0, panel.x1, low, high)
     first = sorted(metrics, key=lambda one: -_lowest(one[1][-1]))
     shown, others = first[:LABELLED], first[LABELLED:]
     step = max(1, math.ceil((high - low) / 5))
     ticks = [(float(k), _times(k)) for k in range(math.ceil(low / step) * step, math.floor(high) + 1, step)]
-    body = [panel.axes(_time_ticks(panel.x0, panel.x1), ticks), panel.across(line, "limit")]
+    body = [panel.axes(time_ticks(panel.x0, panel.x1), ticks), panel.across(line, "limit")]
     labels: list[tuple[float, str, str]] = [(line, f"{decides} at {_times(line)}", "said")]
     paths = []
     for _, path in others:
         paths.append(panel.path(_known(panel, t, path), "stroke:var(--grid);stroke-width:1"))
-    for (metric, path), colour, dash in zip(shown, _COLOURS, _DASHES, strict=False):
+    for (metric, path), colour, dash in zip(shown, COLOURS, DASHES, strict=False):
         style = f"stroke:var({colour})" + (f";stroke-dasharray:{dash}" if dash else "")
         paths.append(panel.path(_known(panel, t, path), style))
         name = label(metric) if len(label(metric)) <= 15 else label(metric)[:14] + "…"
@@ -312,7 +202,7 @@ def _ways(
     if others:
         labels.append((low - 0.1, f"and {len(others)} more", ""))
     body += [panel.inside("".join(paths)), panel.labels(labels)]
-    body.append(_text(panel.left, TOP - 7, about))
+    body.append(caption(panel.left, TOP - 7, about))
     return "".join(body)
 
 
@@ -379,7 +269,7 @@ def _quantiles(panel: Panel, edges: Array, below: Mapping[str, Array]) -> Iterab
             x, y = float(panel.x(math.log10(edges[at]))), float(panel.y(_logit(below[arm][at])))
             yield f'<circle cx="{x}" cy="{y}" r="3.5" style="fill:var(--{arm})"/>'
             aside, down, anchor = (9, 12, "start") if arm == slower else (-9, -5, "end")
-            yield _text(x + aside, y + down, f"{arm} {name} {ms(float(edges[at]))}", f"fill:var(--{arm})", anchor)
+            yield caption(x + aside, y + down, f"{arm} {name} {ms(float(edges[at]))}", f"fill:var(--{arm})", anchor)
 
 
 def _pair(found: Buckets, name: str) -> tuple[float | None, float | None]:
@@ -387,35 +277,7 @@ def _pair(found: Buckets, name: str) -> tuple[float | None, float | None]:
     return quantile(found.edges, found.candidate, level), quantile(found.edges, found.baseline, level)
 
 
-def _nothing() -> str:
-    return _text(WIDTH / 2, HEIGHT / 2 + 16, "nothing to show yet", "", "middle")
-
-
 # --- words and marks
-
-
-def _document(title: str, what: str, said: str, body: Sequence[str]) -> str:
-    title = title if len(title) <= MOST_TITLE else title[: MOST_TITLE - 1] + "…"
-    name = _plain(f"{title}. {what}" if title else what)
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="cf-plot" role="img" aria-label="{name}" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}">'
-        f"<title>{name}</title><desc>{_plain(said)}</desc><style>{_STYLE}</style>"
-        + (_text(12, 17, title, "head") + _text(12, 32, what) if title else _text(12, 17, what, "head"))
-        + "".join(body)
-        + "</svg>\n"
-    )
-
-
-def _text(x: float, y: float, text: str, kind: str = "", anchor: str = "start") -> str:
-    """``kind``: a class, or a style if it has a colon."""
-    how = f' style="{kind}"' if ":" in kind else f' class="{kind}"' if kind else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"{how}>{_plain(text)}</text>'
-
-
-def _plain(text: str) -> str:
-    """Escaped, and without what XML cannot hold at all."""
-    return escape(re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text))
 
 
 def _times(log10: float) -> str:
@@ -432,10 +294,6 @@ _RAISED: Final = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 def _pp(points: float) -> str:
     return f"{points:.2g} percentage points"
-
-
-def _finite(values: Iterable[float]) -> list[float]:
-    return [float(value) for value in values if math.isfinite(value)]
 
 
 def _lowest(value: float) -> float:

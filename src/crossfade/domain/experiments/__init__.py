@@ -1,0 +1,1 @@
+"""Experiments: variants of a flag compared by what the units that saw them did, at every moment."""
