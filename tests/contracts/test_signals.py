@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import pytest
 
+from crossfade.domain.analysis import latency
 from crossfade.domain.analysis.sample import Moments
 from crossfade.domain.errors import NotFound
-from crossfade.domain.signal import Reading
+from crossfade.domain.signal import Reading, VariantFacts
 from crossfade.domain.traffic import CONTROL, POOLS, Pool, Slot, Split
 from crossfade.domain.values import EVERYTHING, EnvKey
 from crossfade.fakes.signals import FakeSignals
@@ -23,15 +24,17 @@ PATHS = {"": "/", "5xx": "/status/500", "response": "/empty", "broken": "/trunca
 
 @dataclass
 class Bench:
-    """Signals, an environment, and two ways to have requests served: how many, by which pool, failing of what; and one,
+    """Signals, an environment, and three ways to have requests served: how many, by which pool, failing of what; one,
 
-    by which pool, with which business events in its answer (more than one header line: joined by ``|``).
+    by which pool, with which business events in its answer (more than one header line: joined by ``|``); and one, by which
+    pool, with which variants and events, status and seconds (None: a stream).
     """
 
     signals: Signals
     key: EnvKey
     serve: Callable[[int, Pool, str], None]
     tell: Callable[[Pool, str], None]
+    answer: Callable[[Pool, str, str, int, float | None], None]
 
     def reading(self, total: int, since: Reading | None = None) -> Reading:
         """The reading in which so many requests have been counted."""
@@ -71,6 +74,14 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
             key,
             lambda n, pool, cause: fake.serve(key, pool, n, n if cause else 0, cause=cause or "5xx"),
             tell_fake,
+            lambda pool, variants, events, status, seconds: fake.answer(
+                key,
+                pool,
+                variants.replace("|", "\n"),
+                events.replace("|", "\n"),
+                status=status,
+                seconds=seconds,
+            ),
         )
         return
     environment: Environment = request.getfixturevalue("environment")
@@ -86,6 +97,13 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
         assert answer.status == 200
         assert "x-crossfade-event" not in answer.headers
 
+    def answer(pool: Pool, variants: str, events: str, status: int, seconds: float | None) -> None:
+        turn_to(pool)
+        path = "/stream" if seconds is None else f"/slow/{seconds}" if seconds > 0.01 else f"/status/{status}"
+        answer = environment.get(path, X_Say_Variants=variants, X_Say_Events=events)
+        assert answer.status == status
+        assert not {"x-crossfade-event", "x-crossfade-variant"} & set(answer.headers)
+
     def serve(count: int, pool: Pool, cause: str) -> None:
         turn_to(pool)
         for _ in range(count):
@@ -93,7 +111,7 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
 
     signals = EdgeSignals(environment.rig.folder, environment.rig.run, every=0.2)
     signals.start()
-    yield Bench(signals, environment.key, serve, tell)
+    yield Bench(signals, environment.key, serve, tell, answer)
     signals.stop()
 
 
@@ -224,6 +242,99 @@ def test_malformed_events_are_ignored_and_counted(bench: Bench, header: str, goo
     assert reading.refused.get(Slot.BLUE, 0) == bad
 
 
+def test_answers_are_counted_by_pool_and_by_each_variant_that_they_were_made_with(bench: Bench) -> None:
+    before = bench.signals.read(bench.key)
+    for pool, variants, events, status in (
+        (Slot.BLUE, "new-checkout=on, other=b", "checkout=20, signup", 200),
+        (Slot.BLUE, "new-checkout=off|other=b", "checkout=2", 200),
+        (Slot.BLUE, "new-checkout=on", "", 404),
+        (Slot.GREEN, "\tnew-checkout=on ,Other.2_x=B-1", "", 500),
+        (Slot.GREEN, "new-checkout=on,new-checkout=on", "checkout", 503),
+        (CONTROL, "new-checkout=on", "checkout=-3, checkout=5", 200),
+    ):
+        bench.answer(pool, variants, events, status, 0.002)
+    bench.serve(3, Slot.BLUE, "5xx")
+    reading = bench.reading(9, before)
+    told = {
+        pool: {name: counts(facts) for name, facts in of.items() if facts.requests}
+        for pool, of in reading.variants.items()
+    }
+    assert told == {
+        Slot.BLUE: {
+            "new-checkout=on": (2, 0, {"checkout": Moments(1, 20, 400), "signup": Moments(1, 1, 1)}),
+            "new-checkout=off": (1, 0, {"checkout": Moments(1, 2, 4)}),
+            "other=b": (2, 0, {"checkout": Moments(2, 22, 404), "signup": Moments(1, 1, 1)}),
+        },
+        Slot.GREEN: {
+            "new-checkout=on": (2, 2, {"checkout": Moments(1, 1, 1)}),
+            "Other.2_x=B-1": (1, 1, {}),
+        },
+        CONTROL: {"new-checkout=on": (1, 0, {"checkout": Moments(2, 2, 34)})},
+    }
+    assert all(facts.latencies.samples == facts.requests for of in reading.variants.values() for facts in of.values())
+    assert not any(reading.refused.values())
+    assert (reading.slots[Slot.BLUE].requests, reading.slots[Slot.GREEN].errors) == (6, 2)
+
+
+def counts(facts: VariantFacts) -> tuple[int, int, Mapping[str, Moments]]:
+    return facts.requests, facts.errors, facts.events
+
+
+def test_a_slow_variant_is_told_from_a_fast_one_by_its_latencies_and_a_stream_has_none(bench: Bench) -> None:
+    before = bench.signals.read(bench.key)
+    for seconds, variant in ((0.002, "pace=fast"), (0.3, "pace=slow"), (None, "pace=stream")):
+        for _ in range(3):
+            bench.answer(Slot.BLUE, variant, "", 200, seconds)
+    told = bench.reading(9, before).variants[Slot.BLUE]
+    slow, fast, stream = (told[f"pace={name}"].latencies for name in ("slow", "fast", "stream"))
+    assert (slow.samples, fast.samples, stream.samples, told["pace=stream"].requests) == (3, 3, 0, 3)
+    least = slow.counts[0][0]
+    assert least >= latency.bucket_of(0.3)
+    assert fast.counts[0][0] < least
+
+
+@pytest.mark.parametrize(
+    ("header", "good", "bad"),
+    [
+        (f"{'k' * 100}={'v' * 100}", 1, 0),
+        (f"{'k' * 101}=v", 0, 1),
+        (f"k={'v' * 101}", 0, 1),
+        ("k", 0, 1),
+        ("=", 0, 1),
+        ('k=, =v, k==v, k=v=w, k = v, k= v, k=v;q, k="v", k/l=v, k:l=v', 0, 10),
+        ("-=-, .=., _=_", 3, 0),
+        (",, ,k=v, ,", 1, 0),
+        ("k=v, k=v|k=v", 1, 0),
+        ("k=v, k=w", 2, 0),
+        ("k=\u00b2, \u00e4=v, k\x01=v, k=v\x7f", 0, 4),
+        (", ".join(f"k{i}=v" for i in range(16)), 16, 0),
+        (", ".join(f"k{i}=v" for i in range(40)), 16, 24),
+        ("|".join(f"k{i}=v" for i in range(20)), 16, 4),
+        ("bad, " + ", ".join(f"k{i}=v" for i in range(17)), 16, 2),
+        ("k=v," * 1024, 1, 0),
+        ("k=v," * 1025, 0, 1),
+        ("x," * 2000, 0, 2000),
+        ("k=v" + " " * 2000 + "x", 0, 1),
+        ("," * 4096, 0, 0),
+    ],
+)
+def test_malformed_variants_are_ignored_and_counted(bench: Bench, header: str, good: int, bad: int) -> None:
+    before = bench.signals.read(bench.key)
+    bench.answer(CONTROL, header, "", 200, 0.002)
+    reading = bench.reading(1, before)
+    assert sum(facts.requests for facts in reading.variants.get(CONTROL, {}).values()) == good
+    assert reading.refused.get(CONTROL, 0) == bad
+
+
+def test_a_refused_event_is_refused_once_however_many_variants_its_answer_had(bench: Bench) -> None:
+    before = bench.signals.read(bench.key)
+    bench.answer(Slot.GREEN, "a=1, b=2", "sale=3, Sale", 200, 0.002)
+    reading = bench.reading(1, before)
+    for name in ("a=1", "b=2"):
+        assert reading.variants[Slot.GREEN][name].events == {"sale": Moments(1, 3, 9)}
+    assert reading.refused[Slot.GREEN] == 1
+
+
 def test_a_pool_has_at_most_fifty_names_of_events(bench: Bench) -> None:
     before = bench.signals.read(bench.key)
     known = set(before.events.get(Slot.GREEN, {}))
@@ -235,6 +346,19 @@ def test_a_pool_has_at_most_fifty_names_of_events(bench: Bench) -> None:
     assert since.events[Slot.GREEN]["name-0"] == Moments(1, 2.0, 4.0)
     assert since.events[Slot.GREEN]["other"].n == 60
     assert sum(m.n for m in since.events[Slot.GREEN].values()) + since.refused[Slot.GREEN] == 120
+
+
+def test_a_pool_has_at_most_two_hundred_variants(bench: Bench) -> None:
+    before = bench.signals.read(bench.key)
+    known = len(before.variants.get(Slot.GREEN, {}))
+    for i in range(20):
+        bench.answer(Slot.GREEN, ", ".join(f"many={i}-{k}" for k in range(16)), "", 200, 0.002)
+    bench.answer(Slot.GREEN, "many=0-0, many=too-many", "", 200, 0.002)
+    reading = bench.signals.read(bench.key)
+    assert len(reading.variants[Slot.GREEN]) == 200
+    since = reading.since(before)
+    assert since.variants[Slot.GREEN]["many=0-0"].requests == 2
+    assert since.refused[Slot.GREEN] == 20 * 16 + 1 - (200 - known)
 
 
 @pytest.mark.parametrize("pool", POOLS)

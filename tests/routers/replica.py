@@ -14,7 +14,13 @@ GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 async def answer(
     name: str, path: str, headers: dict[str, str], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> bool:
-    """Serve one request; whether the connection may be used again."""
+    """Serve one request; whether the connection may be used again.
+
+    What stands after the path's ``?``, or in ``X-Say-Variants``, is told in ``X-Crossfade-Variant``.
+    """
+    path, _, made_with = path.partition("?")
+    made_with = made_with or headers.get("x-say-variants", "")
+    variants = "".join(f"X-Crossfade-Variant: {line}\r\n" for line in made_with.split("|")) if made_with else ""
     if path == "/empty":
         return False
     if path == "/garbage":
@@ -29,13 +35,14 @@ async def answer(
             hashlib.sha1(headers["sec-websocket-key"].encode() + GUID, usedforsecurity=False).digest()
         )
         writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n")
-        writer.write(b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
+        writer.write(variants.encode() + b"Sec-WebSocket-Accept: " + accept + b"\r\n\r\n")
         while data := await reader.read(1000):
             writer.write(name.encode() + b":" + data)
             await writer.drain()
         return False
     elif path == "/feed":
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n" + variants.encode())
+        writer.write(b"Transfer-Encoding: chunked\r\n\r\n")
         for i in range(600):
             event = b"data: %d\n\n" % i
             writer.write(b"%x\r\n%s\r\n" % (len(event), event))
@@ -50,6 +57,7 @@ async def answer(
         if path.startswith("/tells/"):
             said = path.removeprefix("/tells/").replace("~", " ")
         lines = "".join(f"X-Crossfade-Event: {line}\r\n" for line in said.split("|")) if said else ""
+        lines += variants + ("Content-Type: text/event-stream; charset=utf-8\r\n" if path == "/stream" else "")
         body = json.dumps({"name": name, "headers": headers}).encode()
         head = f"HTTP/1.1 {status} It\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode("latin-1") + body)

@@ -280,11 +280,11 @@ class Load:
 class WebSocket:
     """A bare upgraded connection; the replica answers with its name before what was sent."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, path: str = "/socket") -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=20)
         self._socket.sendall(
-            b"GET /socket HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            f"GET {path} HTTP/1.1\r\nHost: shop\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
+            + b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         )
         head = b""
         while not head.endswith(b"\r\n\r\n"):

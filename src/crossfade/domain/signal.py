@@ -62,13 +62,47 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class VariantFacts:
+    """What the answers that were made with one variant of a flag came to: ``errors`` are 5xx; ``events`` by name.
+
+    Unlike those of a slot, these latencies are not sampled: an answer says which variants it was made with, and each that does
+    is counted.
+    """
+
+    requests: int = 0
+    errors: int = 0
+    latencies: Latencies = field(default_factory=Latencies)
+    events: Mapping[str, Moments] = field(default_factory=dict)
+
+    def since(self, earlier: VariantFacts) -> VariantFacts:
+        """What came after ``earlier``; all when its source began anew."""
+        if self.requests < earlier.requests:
+            return self
+        return VariantFacts(
+            self.requests - earlier.requests,
+            max(0, self.errors - earlier.errors),
+            self.latencies.since(earlier.latencies),
+            _newer(self.events, earlier.events),
+        )
+
+    def plus(self, other: VariantFacts) -> VariantFacts:
+        events = dict(self.events)
+        for name, moments in other.events.items():
+            events[name] = events[name].plus(moments) if name in events else moments
+        return VariantFacts(
+            self.requests + other.requests, self.errors + other.errors, self.latencies.plus(other.latencies), events
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """What an environment's clients saw up to ``at`` (epoch seconds), per slot, since ``segment`` began.
 
-    Differences are meaningful between readings of the same ``segment`` only; the segment changes when
-    the source lost its counts. ``edge`` are requests that no slot served (no server, bad request). ``control`` is the
-    control pool, whose requests no slot counts. ``events`` are the business events that response headers told, by pool
-    and name; ``refused`` counts those that were malformed, or had one name too many.
+    Differences are meaningful between readings of the same ``segment`` only; the segment changes when the source lost
+    its counts. ``edge`` are requests that no slot served (no server, bad request). ``control`` is the control pool,
+    whose requests no slot counts. ``events`` are the business events that response headers told, by pool and name;
+    ``refused`` counts those that were malformed, or had one name too many. ``variants`` is what answers told of the
+    variants that they were made with, by pool and ``flag=variant``; ``refused`` counts what is wrong with those, too.
     """
 
     at: float
@@ -80,6 +114,7 @@ class Reading:
     control_latencies: Latencies = field(default_factory=Latencies)
     events: Mapping[Pool, Mapping[str, Moments]] = field(default_factory=dict)
     refused: Mapping[Pool, int] = field(default_factory=dict)
+    variants: Mapping[Pool, Mapping[str, VariantFacts]] = field(default_factory=dict)
 
     def since(self, earlier: Reading | None) -> Reading:
         """What came after ``earlier``; everything of this segment when the counts were lost in between."""
@@ -95,6 +130,10 @@ class Reading:
             self.control_latencies.since(earlier.control_latencies),
             {pool: _newer(events, earlier.events.get(pool, {})) for pool, events in self.events.items()},
             {pool: max(0, n - earlier.refused.get(pool, 0)) for pool, n in self.refused.items()},
+            {
+                pool: {name: facts.since(_known(earlier, pool, name)) for name, facts in told.items()}
+                for pool, told in self.variants.items()
+            },
         )
 
     def facts(self, pool: Pool) -> ArmFacts:
@@ -149,3 +188,7 @@ class Lately:
 def _newer(events: Mapping[str, Moments], earlier: Mapping[str, Moments]) -> Mapping[str, Moments]:
     fresh = {name: moments.since(earlier.get(name)) for name, moments in events.items()}
     return {name: moments for name, moments in fresh.items() if moments.n}
+
+
+def _known(reading: Reading, pool: Pool, name: str) -> VariantFacts:
+    return reading.variants.get(pool, {}).get(name) or VariantFacts()

@@ -6,7 +6,8 @@ exiting before it was read. So counts go on over reloads. They are lost when the
 reloads while nobody reads: then the segment changes.
 
 Business events that applications tell in response headers are summed by edge.lua, and carried over reloads like the
-counters. There a pool that gets another release begins anew: what it had before is kept here.
+counters. There a pool that gets another release forgets names that its last one did not use: what they came to is kept
+here. So is what answers tell of the variants that they were made with.
 
 Latencies and failures are log lines in two rings in the edge's memory, followed over the same socket. A ring costs a
 request no system call, waits for nobody, and still has the last thousands of failures for a reader that was away.
@@ -19,7 +20,6 @@ import json
 import logging
 import os
 import select
-import socket
 import threading
 import time
 from collections import deque
@@ -30,12 +30,13 @@ from typing import Any, Final
 
 from crossfade.domain.analysis import latency
 from crossfade.domain.analysis.sample import History, Moments
-from crossfade.domain.errors import NotFound, Unavailable
+from crossfade.domain.errors import Invalid, NotFound, Unavailable
 from crossfade.domain.signal import Failure, Latencies, Reading
-from crossfade.domain.traffic import CONTROL, POOLS, Counters, Pool, Slot, pool_of
+from crossfade.domain.traffic import CONTROL, POOLS, Counters, Pool, Slot
 from crossfade.domain.values import EnvKey
 from crossfade.ports.pipeline import Profile
 from crossfade.signals.profile import Hours
+from crossfade.signals.sockets import Ring, Session
 from crossfade.signals.statistics import (
     EVENTS,
     REFUSED,
@@ -45,11 +46,14 @@ from crossfade.signals.statistics import (
     Worker,
     cause_of,
     failure,
+    name_of,
+    place_named,
     place_of,
     read_statistics,
     read_worker,
     variables_wanted,
 )
+from crossfade.signals.variants import Variants
 
 SOCKET: Final = "edge.sock"
 FILE: Final = "signals.json"
@@ -89,6 +93,7 @@ class EdgeSignals:
         self._histograms: dict[Place, dict[int, int]] = {}
         self._failures: dict[EnvKey, deque[Failure]] = {}
         self._events: Events = {}
+        self._variants = Variants()
         self._windows = _Windows(now())
         self._hours = Hours(folder / HOURS, now())
         self._saved_at = 0.0
@@ -120,6 +125,7 @@ class EdgeSignals:
                 self._total((key, CONTROL)),
                 Latencies(tuple(sorted(self._histograms.get((key, CONTROL), {}).items()))),
                 *self._told(key),
+                self._variants.of(key),
             )
 
     def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
@@ -249,7 +255,7 @@ class EdgeSignals:
     def _poll(self, patience: float) -> Statistics:
         """Bring every worker's counts up to date. Raises Unavailable when no worker serves."""
         try:
-            worker, stat, variables, events = self._ask_serving(patience)
+            worker, stat, variables, events, variants = self._ask_serving(patience)
         except Unavailable:
             self._settle(None)
             raise
@@ -259,6 +265,7 @@ class EdgeSignals:
         self._current, self._generation = worker.identity, worker.generation
         statistics = read_statistics(stat, variables, events)
         self._heard(self._followed[worker.identity], statistics)
+        self._dirty |= self._variants.heard(worker.identity, variants)
         self._settle(worker.identity)
         return statistics
 
@@ -275,6 +282,7 @@ class EdgeSignals:
             self._base.clear()
             self._histograms.clear()
             self._events.clear()
+            self._variants.lost()
             self._windows.began.clear()
             self._windows.latencies.clear()
         # All samples of a worker that began while this reader was there are new to it.
@@ -293,6 +301,7 @@ class EdgeSignals:
                 wanted = variables_wanted(stat)
                 variables = "".join(followed.ask(command) for command in wanted)
                 self._heard(followed, read_statistics(stat, variables, followed.ask(EVENTS)))
+                self._variants.heard(identity, followed.ask(self._variants.command(identity)))
             except (OSError, ValueError):
                 # It was killed with whatever it had not told yet.
                 self._pump_one(followed)
@@ -302,12 +311,14 @@ class EdgeSignals:
                     self._current, self._segment = None, ""
                 else:
                     self._keep(followed)
+                    self._variants.gone(identity)
                 continue
             if worker.stopping and worker.connections == 0:
                 self._pump_one(followed)
                 followed.close()
                 del self._followed[identity]
                 self._keep(followed)
+                self._variants.gone(identity)
                 self._save()
 
     def _heard(self, followed: _Followed, statistics: Statistics) -> None:
@@ -350,15 +361,16 @@ class EdgeSignals:
         for place in followed.statistics.counters:
             self._base[place] = self._base.get(place, Counters()).plus(followed.count(place))
 
-    def _ask_serving(self, patience: float) -> tuple[Worker, str, str, str]:
+    def _ask_serving(self, patience: float) -> tuple[Worker, str, str, str, str]:
         deadline = time.monotonic() + patience
         while True:
             try:
-                with _Session(self._path) as session:
+                with Session(self._path) as session:
                     worker, stat = read_worker(session.ask("show info")), session.ask("show stat")
                     wanted = variables_wanted(stat)
                     variables = "".join(session.ask(command) for command in wanted)
-                    return worker, stat, variables, session.ask(EVENTS)
+                    variants = session.ask(self._variants.command(worker.identity))
+                    return worker, stat, variables, session.ask(EVENTS), variants
             except (OSError, ValueError) as error:
                 if time.monotonic() >= deadline:
                     raise Unavailable(
@@ -414,13 +426,14 @@ class EdgeSignals:
                 base[place] = base.get(place, Counters()).plus(followed.count(place))
         events = self._all_events(old)
         data = {
-            "events": [[*_name(p), n, m.n, m.sum, m.sum_sq] for p, known in events.items() for n, m in known.items()],
+            "events": [[*name_of(p), n, m.n, m.sum, m.sum_sq] for p, known in events.items() for n, m in known.items()],
+            "variants": self._variants.saved(self._current or self._known),
             "segment": self._segment,
             "worker": self._current or self._known,
-            "base": [[*_name(place), c.requests, c.errors, c.retries, c.by_cause] for place, c in base.items()],
-            "histograms": [[*_name(place), sorted(h.items())] for place, h in self._histograms.items()],
-            "windows": [[*_name(place), list(kept)] for place, kept in self._windows.of.items()],
-            "before": [[*_name(place), known.counts] for place, known in self._windows.latencies.items()],
+            "base": [[*name_of(place), c.requests, c.errors, c.retries, c.by_cause] for place, c in base.items()],
+            "histograms": [[*name_of(place), sorted(h.items())] for place, h in self._histograms.items()],
+            "windows": [[*name_of(place), list(kept)] for place, kept in self._windows.of.items()],
+            "before": [[*name_of(place), known.counts] for place, known in self._windows.latencies.items()],
         }
         temporary = self._file.with_suffix(".new")
         try:
@@ -436,22 +449,24 @@ class EdgeSignals:
             data: Mapping[str, Any] = json.loads(self._file.read_bytes())
             worker = data["worker"]
             base = {
-                _place(k, s): Counters(r, e, n, 0, tuple(map(tuple, causes))) for k, s, r, e, n, causes in data["base"]
+                place_named(k, s): Counters(r, e, n, 0, tuple(map(tuple, causes)))
+                for k, s, r, e, n, causes in data["base"]
             }
-            histograms = {_place(k, s): {int(b): int(n) for b, n in counts} for k, s, counts in data["histograms"]}
+            histograms = {place_named(k, s): {int(b): int(n) for b, n in counts} for k, s, counts in data["histograms"]}
             events: Events = {}
             for k, s, name, *sums in data.get("events", ()):
-                events.setdefault(_place(k, s), {})[str(name)] = Moments(*map(float, sums))
+                events.setdefault(place_named(k, s), {})[str(name)] = Moments(*map(float, sums))
             if worker:
-                self._events = events
-                self._known = (int(worker[0]), int(worker[1]))
+                known = (int(worker[0]), int(worker[1]))
+                self._variants = Variants.loaded(data.get("variants", {}), known)
+                self._known, self._events = known, events
                 self._segment, self._base, self._histograms = str(data["segment"]), base, histograms
                 for k, s, kept in data.get("windows", ()):
-                    self._windows.of[_place(k, s)] = deque(((int(n), int(x)) for n, x in kept), maxlen=WINDOWS)
+                    self._windows.of[place_named(k, s)] = deque(((int(n), int(x)) for n, x in kept), maxlen=WINDOWS)
                 for k, s, counts in data.get("before", ()):
-                    known = tuple((int(b), int(n)) for b, n in counts)
-                    self._windows.latencies[_place(k, s)] = Latencies(known)
-        except (OSError, ValueError, KeyError, TypeError):
+                    before = tuple((int(b), int(n)) for b, n in counts)
+                    self._windows.latencies[place_named(k, s)] = Latencies(before)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, Invalid):
             pass  # counted anew, in a new segment
 
 
@@ -479,9 +494,9 @@ class _Followed:
         self.ended_by_us: dict[Place, int] = {}
         """Streams that were still open when their replica's drain time was over: cut on purpose, no failures."""
         self.was_running = not from_the_beginning
-        self._session = _Session(path)
+        self._session = Session(path)
         skip = "" if from_the_beginning else " -n"
-        self.rings = [_Ring(path, f"show events samples -w{skip}", False), _Ring(path, "show events failures -w", True)]
+        self.rings = [Ring(path, f"show events samples -w{skip}", False), Ring(path, "show events failures -w", True)]
 
     def count(self, place: Place) -> Counters:
         """What this worker counted, less the answers that broke off because we ended them."""
@@ -504,76 +519,6 @@ class _Followed:
         self.rings = []
 
 
-class _Ring:
-    """A ring of log lines that is followed."""
-
-    def __init__(self, path: str, command: str, failures: bool) -> None:
-        self.failures = failures
-        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self.connection.settimeout(2.0)
-            self.connection.connect(path)
-            self.connection.sendall(command.encode() + b"\n")
-            self.connection.setblocking(False)
-        except OSError:
-            self.connection.close()
-            raise
-        self._rest = b""
-
-    def lines(self) -> list[bytes]:
-        """What has come since, at most a few megabytes at once; a longer line than a kilobyte is dropped."""
-        chunks = [self._rest]
-        for _ in range(64):
-            try:
-                chunk = self.connection.recv(65536)
-            except OSError:  # nothing more now, or gone
-                break
-            if not chunk:
-                break
-            chunks.append(chunk)
-        *lines, rest = b"".join(chunks).split(b"\n")
-        self._rest = rest if len(rest) < 1024 else b""
-        return [line for line in lines if line]
-
-
-class _Session:
-    """A connection on which commands are asked one after the other."""
-
-    def __init__(self, path: str) -> None:
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            self._connection.settimeout(3.0)
-            self._connection.connect(path)
-            self._connection.sendall(b"prompt\n")
-            self._until_prompt()
-        except OSError:
-            self._connection.close()
-            raise
-
-    def ask(self, command: str) -> str:
-        """Raises OSError when the worker is gone."""
-        self._connection.sendall(command.encode() + b"\n")
-        return self._until_prompt()
-
-    def _until_prompt(self) -> str:
-        data = bytearray()
-        while not data.endswith(b"\n> "):
-            chunk = self._connection.recv(65536)
-            if not chunk:
-                raise ConnectionResetError("the edge closed the connection")
-            data += chunk
-        return data[:-2].decode(errors="replace")
-
-    def close(self) -> None:
-        self._connection.close()
-
-    def __enter__(self) -> _Session:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
 def _add(total: Events, place: Place, events: Mapping[str, Moments]) -> None:
     kept = total.setdefault(place, {})
     for name, moments in events.items():
@@ -581,11 +526,3 @@ def _add(total: Events, place: Place, events: Mapping[str, Moments]) -> None:
     for name in list(kept)[: max(0, len(kept) - NAMES)]:
         if name not in events:
             del kept[name]
-
-
-def _name(place: Place) -> tuple[str, str]:
-    return str(place[0]), place[1].value if place[1] else ""
-
-
-def _place(key: str, slot: str) -> Place:
-    return EnvKey.parse(key), pool_of(slot) if slot else None

@@ -148,6 +148,16 @@ def place_of(proxy: str) -> Place | None:
     return None
 
 
+def name_of(place: Place) -> tuple[str, str]:
+    """Of its environment and of its pool, which is empty for the edge itself."""
+    return str(place[0]), place[1].value if place[1] else ""
+
+
+def place_named(key: str, pool: str) -> Place:
+    """Raises ValueError."""
+    return EnvKey.parse(key), pool_of(pool) if pool else None
+
+
 def cause_of(status: int, termination: str, server: str, nobody: bool) -> str:
     """Why a request failed, from how it ended; empty when it did not fail.
 

@@ -322,7 +322,11 @@ backend {place}
     http-request set-timeout server 1h if feed
     http-request unset-var(txn.t0) if feed
     http-response set-var(txn.own) bool(true) if {{ status ge 500 }}
-    http-response lua.events {place} if {{ res.fhdr(X-Crossfade-Event) -m found }}
+    acl tells_events res.fhdr(X-Crossfade-Event) -m found
+    acl tells_variants res.fhdr(X-Crossfade-Variant) -m found
+    http-response lua.told {place} if tells_events || tells_variants
+    http-response del-header X-Crossfade-Event if tells_events
+    http-response del-header X-Crossfade-Variant if tells_variants
     http-after-response allow if {{ status lt 500 }} || {{ var(txn.own) -m found }}
 {blames}
 {servers}\

@@ -105,25 +105,49 @@ core.register_cli({ "crossfade", "hold" }, "", function(applet, _, _, key, deadl
 end)
 
 -- Business events that applications tell in a response header, summed by pool and name; "-" counts what was refused.
+-- Another release in the pool may use other names: it has room for as many, while the sums go on. A name that a release
+-- never used is forgotten when the next one comes.
 local MOST_EVENTS, MOST_NAMES, LONGEST, LARGEST = 8, 50, 1024, 1e12
-local tallies = {} -- pool -> { names = how many, of = name -> { n, sum, sum of squares } }
+local tallies = {} -- pool -> { releases = how many, names = of this one, of = name -> { n, sum, sum of squares, release } }
 
+local function add(tally, value)
+  tally[1], tally[2], tally[3] = tally[1] + 1, tally[2] + value, tally[3] + value * value
+end
+
+-- Whether it was counted under its own name.
 local function count(place, name, value)
   local pool = tallies[place]
   if not pool then
-    pool = { names = 0, of = {} }
+    pool = { releases = 1, names = 0, of = {} }
     tallies[place] = pool
   end
   local tally = pool.of[name]
-  if not tally and name ~= "-" then
-    if pool.names >= MOST_NAMES then
-      return count(place, "-", 0)
+  if not tally or (tally[4] ~= pool.releases and name ~= "-") then
+    if name ~= "-" then
+      if pool.names >= MOST_NAMES then
+        count(place, "-", 0)
+        return false
+      end
+      pool.names = pool.names + 1
     end
-    pool.names = pool.names + 1
+    tally = tally or { 0, 0.0, 0.0 }
+    tally[4] = pool.releases
+    pool.of[name] = tally
   end
-  tally = tally or { 0, 0.0, 0.0 }
-  pool.of[name] = tally
-  tally[1], tally[2], tally[3] = tally[1] + 1, tally[2] + value, tally[3] + value * value
+  add(tally, value)
+  return true
+end
+
+local function make_room(place)
+  local pool = tallies[place]
+  if pool then
+    for name, tally in pairs(pool.of) do
+      if name ~= "-" and tally[4] ~= pool.releases then
+        pool.of[name] = nil
+      end
+    end
+    pool.releases, pool.names = pool.releases + 1, 0
+  end
 end
 
 -- The patterns take a time that grows with the length only, whatever is in them.
@@ -142,34 +166,164 @@ local function read_event(word)
   end
 end
 
-core.register_action("events", { "http-res" }, function(txn, place)
-  local said = txn.http:res_get_headers()["x-crossfade-event"]
-  txn.http:res_del_header("X-Crossfade-Event")
-  if not said or (txn:get_var("txn.slot") or "") ~= "" then
-    return -- the slot is set for previews: the control plane's own questions
+-- What answers tell of the variants that they were made with, by pool and "flag=variant". When the pool gets another
+-- release its variants begin anew. What they came to before is `old`: it stays until a reader was told, so none is lost.
+local MOST_ITEMS, MOST_VARIANTS, LONGEST_LIST, LONGEST_WORD = 16, 200, 4096, 100
+local variants = {} -- pool -> { names = how many, of = "flag=variant" -> variant, old = a list of variants }
+local births, tick = 0, 1 -- the tick goes on whenever a reader is told, and each variant knows when it was counted last
+
+local function variant_of(place, name)
+  local pool = variants[place]
+  if not pool then
+    pool = { names = 0, of = {}, old = {} }
+    variants[place] = pool
   end
-  local room = MOST_EVENTS
-  for i = 0, 100 do
-    local line = said[i]
-    if not line then
-      return
-    elseif #line > LONGEST then
-      count(place, "-", 0)
+  local variant = pool.of[name]
+  if not variant and pool.names < MOST_VARIANTS then
+    births = births + 1
+    variant = { name = name, born = births, tick = 0, requests = 0, errors = 0, latencies = {}, events = {} }
+    pool.of[name], pool.names = variant, pool.names + 1
+  end
+  return variant
+end
+
+local function retire(place)
+  local pool = variants[place]
+  if pool then
+    local old = {}
+    for _, variant in ipairs(pool.old) do
+      if variant.tick >= tick and #old < MOST_VARIANTS then
+        old[#old + 1] = variant
+      end
+    end
+    for _, variant in pairs(pool.of) do
+      old[#old + 1] = variant
+    end
+    variants[place] = { names = 0, of = {}, old = old }
+  end
+end
+
+-- The bucket of a time in microseconds: as domain/analysis/latency.py has it, to the last bit.
+local function bucket_of(took)
+  local seconds = took / 1e6
+  if seconds <= 1e-5 then
+    return 0
+  end
+  return math.min(200, math.floor(math.log(seconds / 1e-5, 2) * 8))
+end
+
+-- Calls `take` with each item of a header's lines, and with nil for a line that is too long.
+local function each_item(txn, header, longest, take)
+  for i = 1, txn.f:res_fhdr_cnt(header) do
+    local line = txn.f:res_fhdr(header, i) or ""
+    if #line > longest then
+      take(nil)
     else
       for item in line:gmatch("[^,]+") do
         if item:find("[^ \t]") then
-          local name, value = read_event(item:match("^[ \t]*([^ \t]+)[ \t]*$") or "")
-          if name and room > 0 then
-            room = room - 1
-            count(place, name, value)
-          else
-            count(place, "-", 0)
-          end
+          take(item:match("^[ \t]*([^ \t]+)[ \t]*$") or "")
+        end
+      end
+    end
+  end
+end
+
+local function events_told(txn, place)
+  local room, told = MOST_EVENTS, {}
+  each_item(txn, "X-Crossfade-Event", LONGEST, function(item)
+    local name, value = read_event(item or "")
+    if not name or room == 0 then
+      count(place, "-", 0)
+    else
+      room = room - 1
+      if count(place, name, value) then
+        told[#told + 1] = { name, value }
+      end
+    end
+  end)
+  return told
+end
+
+local function variants_told(txn, place)
+  local room, told, seen = MOST_ITEMS, {}, {}
+  each_item(txn, "X-Crossfade-Variant", LONGEST_LIST, function(item)
+    if item and seen[item] then
+      return -- a flag that was asked twice
+    end
+    local flag, value = (item or ""):match("^([A-Za-z0-9._-]+)=([A-Za-z0-9._-]+)$")
+    local variant
+    if flag and #flag <= LONGEST_WORD and #value <= LONGEST_WORD and room > 0 then
+      room, seen[item] = room - 1, true
+      variant = variant_of(place, item)
+    end
+    if variant then
+      told[#told + 1] = variant
+    else
+      count(place, "-", 0)
+    end
+  end)
+  return told
+end
+
+-- How long the client waited for the answer's headers; nil for streams, which may wait for something to say.
+local function time_taken(txn, status)
+  local began = txn:get_var("txn.t0")
+  if began and status ~= 101 and not (txn.f:res_fhdr("Content-Type") or ""):find("^text/event%-stream") then
+    return txn.f:date(0, "us") - began
+  end
+end
+
+core.register_action("told", { "http-res" }, function(txn, place)
+  if (txn:get_var("txn.slot") or "") == "" then -- it is set for previews: the control plane's own questions
+    local events, answer = events_told(txn, place), variants_told(txn, place)
+    if #answer > 0 then
+      local status = txn.f:status()
+      local failed, took = status >= 500 and 1 or 0, time_taken(txn, status)
+      local bucket = took and bucket_of(took)
+      for _, variant in ipairs(answer) do
+        variant.requests, variant.errors, variant.tick = variant.requests + 1, variant.errors + failed, tick
+        if bucket then
+          variant.latencies[bucket] = (variant.latencies[bucket] or 0) + 1
+        end
+        for _, event in ipairs(events) do
+          variant.events[event[1]] = variant.events[event[1]] or { 0, 0.0, 0.0 }
+          add(variant.events[event[1]], event[2])
         end
       end
     end
   end
 end, 1)
+
+local function line_of(place, variant)
+  local latencies, events = {}, {}
+  for bucket, n in pairs(variant.latencies) do
+    latencies[#latencies + 1] = string.format("%d:%d", bucket, n)
+  end
+  for name, tally in pairs(variant.events) do
+    events[#events + 1] = string.format("%s:%d:%.17g:%.17g", name, tally[1], tally[2], tally[3])
+  end
+  return string.format("%s %s %d %d %d %s %s\n", place, variant.name, variant.born, variant.requests, variant.errors,
+    #latencies > 0 and table.concat(latencies, ",") or "-", #events > 0 and table.concat(events, ",") or "-")
+end
+
+-- What has been counted since the tick that an earlier answer began with; older variants of a name before newer ones.
+core.register_cli({ "crossfade", "variants" }, "", function(applet, _, _, since)
+  since, tick = tonumber(since) or 0, tick + 1
+  local lines = { string.format("tick %d\n", tick) }
+  for place, pool in pairs(variants) do
+    for _, variant in ipairs(pool.old) do
+      if variant.tick >= since then
+        lines[#lines + 1] = line_of(place, variant)
+      end
+    end
+    for _, variant in pairs(pool.of) do
+      if variant.tick >= since then
+        lines[#lines + 1] = line_of(place, variant)
+      end
+    end
+  end
+  applet:send(table.concat(lines))
+end)
 
 core.register_cli({ "crossfade", "events" }, "", function(applet)
   local lines = {}
@@ -181,13 +335,14 @@ core.register_cli({ "crossfade", "events" }, "", function(applet)
   applet:send(table.concat(lines))
 end)
 
--- Which release a pool has. Another one may use other names of events, so it begins with none.
+-- Which release a pool has. Another one may use other names of events and variants, so it has room for as many.
 core.register_cli({ "crossfade", "release" }, "", function(applet, _, _, place, release)
   if release == "-" then
     core.del_map(RELEASES, place)
   else
     if releases:lookup(place) ~= release then
-      tallies[place] = nil
+      make_room(place)
+      retire(place)
     end
     core.set_map(RELEASES, place, release)
   end
