@@ -16,6 +16,7 @@ from crossfade.domain.actions import (
     Close,
     Commit,
     Discard,
+    KillFlag,
     Migrate,
     Probe,
     SetSplit,
@@ -25,7 +26,10 @@ from crossfade.domain.actions import (
 from crossfade.domain.analysis.policy import Advance, Analysis, WhenUnsure
 from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.errors import Refused
+from crossfade.domain.flags.pinning import Counted, Suspect
 from crossfade.domain.release import BlueGreen, Canary, Limits, Step, Strategy
+from crossfade.domain.rollback import Facts, RollbackPlan
+from crossfade.domain.rollback import plan as cheapest
 from crossfade.domain.rollout import (
     Command,
     Done,
@@ -80,10 +84,24 @@ moves = st.lists(
         st.just("done"),
         st.just("failed"),
         st.sampled_from(Command),
-        st.tuples(st.booleans(), st.integers(0, 4), st.booleans(), verdicts),
+        st.tuples(
+            st.booleans(),
+            st.integers(0, 4),
+            st.booleans(),
+            verdicts,
+            st.sampled_from(["", "", "a", "b", "c", "d", "?"]),
+        ),
     ),
     max_size=60,
 )
+
+
+def remedies(flag: str) -> RollbackPlan:
+    """What it would take: killing the flag when one is named, else going back; ``?`` is one that may yet be to blame."""
+    leans, pinned = flag == "?", flag not in ("", "?")
+    counted = (Counted(9, 9), Counted(9), Counted(9), Counted(9))
+    suspect = Suspect(flag if pinned else "z", "on", *counted, pinned, "so it was found", leans)
+    return cheapest(Facts("3 of 5 failed", ReleaseNumber(2), (suspect,), 7, ReleaseNumber(1)))
 
 
 def event_of(state: Rollout, move: object, now: float, serial: int) -> Event | None:
@@ -95,8 +113,9 @@ def event_of(state: Rollout, move: object, now: float, serial: int) -> Event | N
         first = state.pending[0].id
         return Done(first) if move == "done" else Failed(first, "it broke")
     assert isinstance(move, tuple)
-    healthy, restarts, lapsed, verdict = move
-    return Observed(now, () if healthy else ("sick",), restarts, lapsed, verdict)
+    healthy, restarts, lapsed, verdict, flag = move
+    plan = remedies(flag) if verdict == FAIL else None
+    return Observed(now, () if healthy else ("sick",), restarts, lapsed, verdict, (), plan)
 
 
 def play(plan: Plan, moves: list[object]) -> list[tuple[Rollout, Event | None]]:
@@ -127,11 +146,54 @@ def test_a_failed_verdict_never_raises_the_candidates_weight(plan: Plan, moves: 
         if isinstance(event, Observed) and event.verdict == FAIL and before.phase in (Phase.SHIFTING, Phase.WATCHING):
             if before.pending:
                 continue
+            assert after.weight <= before.weight
+            if after.doubted is not None:
+                # A variant may be to blame: a second look, for a moment and no longer.
+                assert event.remedies is not None
+                assert event.remedies.leaning
+                assert event.at - after.doubted < machine.SECOND_LOOK
+                continue
+            if not any(isinstance(action, SetSplit) for action in after.pending):
+                # The flag that is to blame is killed instead: the traffic stays as it is, judged anew from there.
+                assert [type(action) for action in after.pending] == [Snapshot, KillFlag]
+                continue
             assert after.phase is Phase.ROLLING_BACK
             assert after.weight.bp == 0
             first = after.pending[0]
             assert isinstance(first, SetSplit)
             assert first.split == plan.home
+
+
+@given(plans, moves)
+@settings(max_examples=400)
+def test_a_flag_is_killed_only_as_the_plan_of_a_failed_verdict_says_at_most_once_and_few_in_all(
+    plan: Plan, moves: list[object]
+) -> None:
+    kills: dict[str, KillFlag] = {}
+    for (_, _), (state, event) in pairwise(play(plan, moves)):
+        for action in state.pending:
+            if isinstance(action, KillFlag) and action.id not in kills:
+                assert isinstance(event, Observed)
+                assert event.remedies is not None
+                assert event.remedies.remedy is not None
+                assert event.remedies.remedy.target == f"{action.flag}={action.variant}"
+                kills[action.id] = action
+        flags = [killing.flag for killing in state.killed]
+        assert len(flags) == len(set(flags)) <= machine.MOST_KILLS
+
+
+@given(plans, moves)
+@settings(max_examples=400)
+def test_nothing_advances_during_a_second_look_or_until_every_client_has_heard_of_a_kill(
+    plan: Plan, moves: list[object]
+) -> None:
+    for (before, _), (after, event) in pairwise(play(plan, moves)):
+        waits = before.settles is not None or before.doubted is not None
+        if not waits or (isinstance(event, Ordered) and event.command is Command.PROMOTE):
+            continue
+        assert after.step == before.step
+        assert after.weight <= before.weight
+        assert after.phase in (before.phase, Phase.ROLLING_BACK)
 
 
 @given(plans, moves)
@@ -247,6 +309,11 @@ class Story:
         self.now += seconds
         self.state, _ = decide(self.state, Observed(self.now, faults, restarts, False, verdict), self.now)
 
+    def fail(self, flag: str) -> None:
+        self.now += 0.5
+        event = Observed(self.now, verdict=FAIL, remedies=remedies(flag))
+        self.state, _ = decide(self.state, event, self.now)
+
     def order(self, command: Command) -> None:
         self.state, _ = decide(self.state, Ordered(f"o{self.now}{command}", command, "ada"), self.now)
 
@@ -347,6 +414,102 @@ def test_a_breach_sends_all_traffic_home_and_gives_its_reason() -> None:
     assert story.state.reason == "3 of 5 failed"
     assert isinstance(story.finish_actions()[0], SetSplit)
     assert story.state.phase is Phase.ROLLED_BACK
+
+
+def test_a_flag_that_is_to_blame_is_killed_and_the_step_begins_anew() -> None:
+    story = Story(plan())
+    story.to_first_step()
+    story.fail("a")
+    assert [type(action) for action in story.state.pending] == [Snapshot, KillFlag]
+    story.finish_actions()
+    assert (story.state.phase, story.state.weight.bp) == (Phase.SHIFTING, 500)
+    assert story.state.killed[0].name == "a=on"
+    assert "3 of 5 failed" in story.state.killed[0].why
+    story.see(machine.SETTLES - 0.5, verdict=None)
+    assert not story.state.pending
+    assert "until every client has heard that flag a is killed" in story.state.waiting
+    story.see(1.0, verdict=None)
+    assert [a.label for a in story.state.pending if isinstance(a, Snapshot)] == ["step-0-without-1"]
+    story.finish_actions()
+    story.see(9.0)
+    assert story.state.step == 0
+    story.see(1.5)
+    assert story.state.step == 1
+
+
+def test_the_same_flag_is_not_killed_twice_and_a_fourth_one_does_not_save_a_candidate() -> None:
+    story = Story(plan())
+    story.to_first_step()
+    for flag in ("a", "b", "c"):
+        story.fail(flag)
+        story.finish_actions()
+        story.see(machine.SETTLES, verdict=None)
+        story.finish_actions()
+    again = replace(story.state)
+    story.fail("a")
+    assert story.state.phase is Phase.ROLLING_BACK
+    story.state = again
+    story.fail("d")
+    assert story.state.phase is Phase.ROLLING_BACK
+    assert len(story.state.considered) == 4
+
+
+def test_a_failed_verdict_counts_after_a_second_look_whatever_was_seen_since() -> None:
+    for verdict in (FAIL, PASS, None):
+        story = Story(plan())
+        story.to_first_step()
+        story.fail("?")
+        assert (story.state.phase, story.state.weight.bp) == (Phase.SHIFTING, 500)
+        assert "whether z=on is to blame" in story.state.waiting
+        story.see(machine.SECOND_LOOK / 2, verdict=PASS)
+        assert story.state.phase is Phase.SHIFTING
+        story.see(machine.SECOND_LOOK, verdict=verdict)
+        assert story.state.phase is Phase.ROLLING_BACK
+        assert story.state.reason == "3 of 5 failed"
+
+
+def test_a_second_look_that_finds_the_variant_kills_its_flag() -> None:
+    story = Story(plan())
+    story.to_first_step()
+    story.fail("?")
+    story.fail("a")
+    story.finish_actions()
+    assert [killing.flag for killing in story.state.killed] == ["a"]
+    assert story.state.reason == ""
+
+
+def test_a_flag_that_cannot_be_killed_sends_all_traffic_home() -> None:
+    story = Story(plan())
+    story.to_first_step()
+    story.fail("a")
+    story.finish_actions(but=KillFlag)
+    story.state, _ = decide(story.state, Failed(story.state.pending[0].id, "the ledger is away"), story.now)
+    assert story.state.phase is Phase.ROLLING_BACK
+    assert "3 of 5 failed" in story.state.reason
+    assert "flag a could not be killed: the ledger is away" in story.state.reason
+    assert story.state.killed == ()
+
+
+def test_an_abort_before_the_kill_kills_nothing() -> None:
+    story = Story(plan())
+    story.to_first_step()
+    story.fail("a")
+    story.order(Command.ABORT)
+    done = story.finish_actions()
+    assert not any(isinstance(action, KillFlag) for action in done)
+    assert (story.state.phase, story.state.killed) == (Phase.ROLLED_BACK, ())
+
+
+def test_a_resume_while_a_kill_settles_does_not_advance() -> None:
+    story = Story(replace(plan(BlueGreen(watch=5.0))))
+    story.to_first_step()
+    story.see(4.9)
+    story.fail("a")
+    story.finish_actions()
+    story.order(Command.PAUSE)
+    story.now += 1
+    story.order(Command.RESUME)
+    assert story.state.phase is Phase.WATCHING
 
 
 def test_one_unhealthy_look_is_forgiven_and_three_in_a_row_are_not() -> None:

@@ -16,6 +16,7 @@ from crossfade.domain.values import EnvKey, ReleaseNumber, Weight
 from crossfade.engine.judging import Judging
 from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
+from crossfade.fakes.flags import MemoryFlags
 from crossfade.fakes.prober import FakeProber
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
@@ -48,6 +49,7 @@ class Stage:
             artifacts=FakeArtifacts(),
             secrets=FakeSecrets(),
             access=FakeAccess(),
+            flags=MemoryFlags(self.store),
             key=b"key",
             now=lambda: self.now,
             sources=self.sources,

@@ -100,6 +100,17 @@ class SetSplit:
 
 
 @dataclass(frozen=True, slots=True)
+class KillFlag:
+    """Serve a flag's off variant to everybody: its ``variant`` is to blame for what the candidate's clients see."""
+
+    id: str
+    flag: str
+    variant: str
+    why: str
+    kind: Literal["kill-flag"] = "kill-flag"
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Record the candidate as live and the baseline as warm. The point of no return of a rollout."""
 
@@ -136,6 +147,7 @@ Action = (
     | StartControl
     | Snapshot
     | SetSplit
+    | KillFlag
     | Commit
     | Discard
     | DiscardControl
@@ -166,6 +178,8 @@ def describe(action: Action) -> str:
             return f"sets the weights for good: {split}"
         case SetSplit(split=split):
             return f"sets the weights: {split}"
+        case KillFlag(flag=flag, variant=variant):
+            return f"kills flag {flag}: its variant {variant} is to blame"
         case Commit(release=release):
             return f"makes {release} live"
         case Discard(release=release):

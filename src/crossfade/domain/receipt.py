@@ -12,7 +12,9 @@ from typing import Any
 
 from crossfade.domain.analysis.limits import ArmFacts
 from crossfade.domain.environment import Entry
-from crossfade.domain.rollout import Rollout
+from crossfade.domain.flags.pinning import Counted, all_but
+from crossfade.domain.rollback import RollbackPlan, What
+from crossfade.domain.rollout import Killing, Phase, Rollout, mark_of_kill
 from crossfade.domain.signal import Failure, Reading
 from crossfade.domain.traffic import Slot
 
@@ -33,8 +35,10 @@ def build(
 ) -> dict[str, Any]:
     """The receipt as JSON-ready data. Times in epoch seconds, durations in seconds, latencies in milliseconds.
 
-    ``failures`` are those since the rollout began, ``metrics`` how the judge last compared both arms. ``before`` runs from the beginning to the first move of the
-    weights, ``during`` to the last, ``after`` for a few seconds more (absent until they are over).
+    ``failures`` are those since the rollout began, ``metrics`` how the judge last compared both arms. ``before`` runs from
+    the beginning to the first move of the weights, ``during`` to the last, ``after`` for a few seconds more (absent until
+    they are over). ``plan`` is the last rollback plan that was made of a failed verdict (None: there was none), ``remedies``
+    what was done by each, with what clients saw before and after it.
     """
     plan = state.plan
     order = sorted(readings.items(), key=lambda item: item[1].at)
@@ -66,6 +70,8 @@ def build(
             for e in entries
         ],
         "counts_lost_at": lost,
+        "plan": state.considered[-1].to_data() if state.considered else None,
+        "remedies": _remedies(state, readings),
         "traffic": {},
     }
     spans = {
@@ -94,6 +100,75 @@ def build(
     receipt["broken_connections"] = len(broken)
     receipt["dropped_by_switch"] = sum(any(0 <= f.at - move.at <= SWITCH_SPAN for move in moves) for f in broken)
     return receipt
+
+
+def _remedies(state: Rollout, readings: Mapping[str, Reading]) -> list[dict[str, Any]]:
+    """What was done by each plan, in order: flags were killed, then, perhaps, the weight went back."""
+    done = [
+        _of_kill(state, readings, nth, plan, killing)
+        for nth, (plan, killing) in enumerate(zip(state.considered, state.killed, strict=False), 1)
+    ]
+    if len(state.considered) > len(state.killed) and state.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK):
+        done.append(_of_return(state, readings, state.considered[-1]))
+    return done
+
+
+def _of_kill(
+    state: Rollout, readings: Mapping[str, Reading], nth: int, plan: RollbackPlan, killing: Killing
+) -> dict[str, Any]:
+    began, killed = readings.get(killing.step), readings.get(mark_of_kill(nth))
+    later = sorted((r for label, r in readings.items() if r.at > killing.at and label != "after"), key=lambda r: r.at)
+    again = later[0] if later else None
+    stop = readings.get(mark_of_kill(nth + 1)) or readings.get("end")
+
+    def seen(start: Reading | None, end: Reading | None) -> dict[str, Any] | None:
+        if start is None or end is None or end.at <= start.at:
+            return None
+        since, pool = end.since(start), state.plan.slot
+        having = since.variants.get(pool, {}).get(killing.name)
+        counted = Counted(having.requests, having.errors) if having is not None else Counted()
+        return {
+            "seconds": round(end.at - start.at, 3),
+            "with": _counted(counted),
+            "without": _counted(all_but(since, pool, killing.flag, killing.variant)),
+        }
+
+    return {
+        "what": What.KILL_FLAG.value,
+        "target": killing.name,
+        "at": killing.at,
+        "why": killing.why,
+        "considered": plan.to_data()["remedies"],
+        "before": seen(began, killed),
+        "after": seen(again, stop),
+    }
+
+
+def _of_return(state: Rollout, readings: Mapping[str, Reading], plan: RollbackPlan) -> dict[str, Any]:
+    """Going back: all that the candidate's clients saw, and what everybody saw when it was over."""
+    begin, end, after = (readings.get(label) for label in ("begin", "end", "after"))
+
+    def seen(start: Reading | None, stop: Reading | None, whole: bool) -> dict[str, Any] | None:
+        if start is None or stop is None or stop.at <= start.at:
+            return None
+        since = stop.since(start)
+        facts = since.total() if whole else since.facts(state.plan.slot)
+        counted = _counted(Counted(facts.requests, facts.errors))
+        return {"seconds": round(stop.at - start.at, 3), "all" if whole else "candidate": counted}
+
+    return {
+        "what": What.MOVE_WEIGHT.value,
+        "target": str(state.plan.baseline) if state.plan.baseline else "",
+        "at": end.at if end is not None else state.entered,
+        "why": state.reason,
+        "considered": plan.to_data()["remedies"],
+        "before": seen(begin, end, False),
+        "after": seen(end, after, True),
+    }
+
+
+def _counted(counted: Counted) -> dict[str, Any]:
+    return {"requests": counted.requests, "failed": counted.errors, "share": round(counted.share, 6)}
 
 
 def _span(reading: Reading, seconds: float) -> dict[str, Any]:

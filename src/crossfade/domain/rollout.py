@@ -9,6 +9,9 @@
 Laws (each a property test): weights sum to 10 000; a failed verdict never raises the candidate's weight; an event
 that was seen changes nothing; every state reaches an end; before `promoting` every state can return to the baseline.
 `promoting` is the point of no return of this rollout: from there one goes back by another rollout, a rollback.
+
+A failed verdict is answered by the cheapest remedy (`domain.rollback`): a flag whose variant is to blame is killed and the
+step begins anew, at most once a flag; everything else goes back.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from crossfade.domain.actions import (
     Connect,
     Discard,
     DiscardControl,
+    KillFlag,
     Migrate,
     Probe,
     SetSplit,
@@ -33,10 +37,12 @@ from crossfade.domain.actions import (
     StartControl,
     StartReplicas,
 )
-from crossfade.domain.analysis.policy import Advance, Against, Analysis, WhenUnsure
+from crossfade.domain.analysis.policy import Against, Analysis
+from crossfade.domain.analysis.step import Move, outcome
 from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.errors import Refused
 from crossfade.domain.release import BlueGreen, Canary, Limits, Strategy
+from crossfade.domain.rollback import RollbackPlan, What
 from crossfade.domain.traffic import Slot, Split
 from crossfade.domain.values import EVERYTHING, NOTHING, EnvKey, ReleaseNumber, Weight, show_duration
 
@@ -48,6 +54,15 @@ MOST_UNHEALTHY = 3
 
 MOST_RESTARTS = 3
 """Restarts of one replica before it becomes healthy that end the wait: it will not get better."""
+
+MOST_KILLS = 3
+"""Flags that one rollout may kill: a candidate that fails with a fourth is not saved by it."""
+
+SETTLES = 3.0
+"""Seconds after a kill until the step begins anew: every client has heard of it by then, and its last answers are out."""
+
+SECOND_LOOK = 2.0
+"""Seconds that a failed verdict waits at most when a variant seems to be to blame, and a few more answers may show it."""
 
 
 class Kind(enum.StrEnum):
@@ -132,8 +147,29 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True)
+class Killing:
+    """A flag that the rollout has killed at ``at`` (epoch s). ``step`` is the label of the reading that its step began with."""
+
+    flag: str
+    variant: str
+    why: str
+    at: float
+    step: str
+
+    @property
+    def name(self) -> str:
+        """As answers tell the variant."""
+        return f"{self.flag}={self.variant}"
+
+
+@dataclass(frozen=True, slots=True)
 class Rollout:
-    """The state. ``weight`` is the candidate's share as last set; ``entered`` when the phase or step began (epoch s)."""
+    """The state. ``weight`` is the candidate's share as last set; ``entered`` when the phase or step began (epoch s).
+
+    ``considered`` are the plans that were made of failed verdicts, ``killed`` what came of them before going back.
+    ``settles``: when a step that waits for a kill to be heard of begins anew. ``doubted``: since when a failed verdict waits
+    for a second look, after which it counts whatever was seen since.
+    """
 
     id: int
     plan: Plan
@@ -154,6 +190,10 @@ class Rollout:
     detail: tuple[str, ...] = ()
     seen: tuple[str, ...] = ()
     by: str = ""
+    considered: tuple[RollbackPlan, ...] = ()
+    killed: tuple[Killing, ...] = ()
+    settles: float | None = None
+    doubted: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +220,7 @@ class Observed:
 
     ``restarts``: the most often that one of its replicas ended by itself. ``lapsed``: the edge took the weight back
     because the lease ran out. ``verdict``: of the judge, over the current step; None while nothing is judged.
+    ``remedies``: of a failed verdict, what it would take to end the harm.
     """
 
     at: float
@@ -188,6 +229,7 @@ class Observed:
     lapsed: bool = False
     verdict: Verdict | None = None
     detail: tuple[str, ...] = ()
+    remedies: RollbackPlan | None = None
     kind: Literal["observed"] = "observed"
 
 
@@ -284,7 +326,13 @@ def allow(state: Rollout, command: Command) -> None:
 def mark(state: Rollout) -> str:
     """The label of the reading from which the present step is judged: the one taken just before its weight was set."""
     step = "switch" if isinstance(state.plan.strategy, BlueGreen) else f"step-{state.step}"
-    return f"{step}-again-{state.lapses}" if state.lapses else step
+    step = f"{step}-again-{state.lapses}" if state.lapses else step
+    return f"{step}-without-{len(state.killed)}" if state.killed else step
+
+
+def mark_of_kill(n: int) -> str:
+    """The label of the reading that was taken just before the ``n``-th flag was killed, counted from 1."""
+    return f"kill-{n}"
 
 
 # --- what follows from each event
@@ -294,6 +342,9 @@ def _done(state: Rollout, action: Action, now: float) -> Rollout:
     state = replace(state, pending=state.pending[1:])
     if isinstance(action, SetSplit):
         state = replace(state, entered=now, unhealthy=0)
+    if isinstance(action, KillFlag):
+        killing = Killing(action.flag, action.variant, action.why, now, mark(state))
+        state = replace(state, killed=(*state.killed, killing), settles=now + SETTLES)
     if state.pending:
         return state
     match state.phase:
@@ -318,6 +369,9 @@ def _failed(state: Rollout, action: Action, event: Failed, now: float) -> Rollou
     if state.phase in (Phase.ROLLING_BACK, Phase.PROMOTING):
         # No way but forward: the same action stays first and is tried again.
         return replace(state, waiting=f"tries again: {event.reason}")
+    if isinstance(action, KillFlag):
+        why = f"{action.why}; flag {action.flag} could not be killed: {event.reason}"
+        return _go_back(state, why, event.detail, now)
     return _go_back(state, event.reason, event.detail, now)
 
 
@@ -360,7 +414,9 @@ def _guarded(state: Rollout, event: Observed, now: float) -> Rollout:
     candidate = state.plan.candidate
     verdict = event.verdict
     if verdict is not None and verdict.finding is Finding.FAIL:
-        return _go_back(state, verdict.sentence, event.detail, now)
+        return _remedied(state, verdict, event, now)
+    if state.doubted is not None and now - state.doubted >= SECOND_LOOK:
+        return _go_back(state, state.reason, event.detail, now)
     if event.faults:
         state = replace(state, unhealthy=state.unhealthy + 1, waiting=f"{candidate} is unhealthy: {event.faults[0]}")
         if state.unhealthy >= MOST_UNHEALTHY:
@@ -373,7 +429,39 @@ def _guarded(state: Rollout, event: Observed, now: float) -> Rollout:
             return _go_back(state, f"the lease lapsed {state.lapses} times: the control plane keeps stopping", (), now)
         # The edge took the weight back while nobody watched; the step is done again from its beginning.
         return _move(state, state.weight)
+    if state.doubted is not None:
+        return state
+    if state.settles is not None:
+        return state if now < state.settles else _move(state, state.weight)
     return _go_on(state, now)
+
+
+def _remedied(state: Rollout, verdict: Verdict, event: Observed, now: float) -> Rollout:
+    """End the harm: kill the flag whose variant is to blame, else go back. The weight rises in neither."""
+    found = event.remedies
+    if found is None:
+        return _go_back(state, verdict.sentence, event.detail, now)
+    remedy = found.remedy
+    kills = remedy is not None and remedy.what is What.KILL_FLAG
+    if not kills and found.leaning and len(state.killed) < MOST_KILLS:
+        since = state.doubted if state.doubted is not None else now
+        if now - since < SECOND_LOOK:
+            return replace(
+                state,
+                doubted=since,
+                reason=verdict.sentence,
+                waiting=f"looks a second time whether {found.leaning} is to blame: {verdict.sentence}",
+            )
+    state = replace(state, considered=(*state.considered, found), doubted=None, reason="")
+    if remedy is None or remedy.what is not What.KILL_FLAG or len(state.killed) >= MOST_KILLS:
+        return _go_back(state, verdict.sentence, event.detail, now)
+    flag, _, variant = remedy.target.partition("=")
+    if any(one.flag == flag for one in state.killed):
+        return _go_back(state, f"{verdict.sentence}; flag {flag} was killed for it before", event.detail, now)
+    why = f"{verdict.sentence}; {remedy.why}"
+    state = replace(state, verdict=None, waiting=f"until every client has heard that flag {flag} is killed")
+    nth = len(state.killed) + 1
+    return _queue(state, lambda i: Snapshot(i, mark_of_kill(nth)), lambda i: KillFlag(i, flag, variant, why))
 
 
 def _ordered(state: Rollout, event: Ordered, now: float) -> Rollout:
@@ -386,7 +474,8 @@ def _ordered(state: Rollout, event: Ordered, now: float) -> Rollout:
             assert state.paused is not None
             rested = now - max(state.paused, state.entered)
             state = replace(state, paused=None, waiting="", entered=state.entered + max(0.0, rested), by=event.by)
-            return state if state.pending else _go_on(state, now)
+            busy = state.pending or state.settles is not None or state.doubted is not None
+            return state if busy else _go_on(state, now)
         case Command.PROMOTE:
             return _promote(replace(state, paused=None, by=event.by), f"promoted by {event.by}", now)
 
@@ -408,26 +497,17 @@ def _go_on(state: Rollout, now: float) -> Rollout:
             return _move(_enter(state, Phase.WATCHING, now), EVERYTHING)
         return _step(state, 0, now)
     spent = now - state.entered
-    finding = state.verdict.finding if state.verdict else Finding.NO_DATA
     if isinstance(plan.strategy, BlueGreen):
         # The watch is there to pull back; nobody may have asked anything of a quiet service in its time.
         return replace(state, waiting="") if spent < plan.strategy.watch else _promote(state, "", now)
-    early = plan.analysis.advance is Advance.EARLY and finding is Finding.PASS
-    if spent < (min(plan.analysis.min_duration, _duration(state)) if early else _duration(state)):
-        return replace(state, waiting="")
-    if finding is Finding.PASS:
-        return _step(state, state.step + 1, now)
-    said = state.verdict.sentence if state.verdict else "no verdict yet"
-    if spent < plan.analysis.deadline:
-        left = show_duration(plan.analysis.deadline - spent)
-        return replace(state, waiting=f"holds at {state.weight} until it is sure, for another {left} at most")
-    match plan.analysis.when_unsure:
-        case WhenUnsure.ROLLBACK:
-            return _go_back(state, f"{finding} at {state.weight} when the step was over: {said}", (), now)
-        case WhenUnsure.PROMOTE if finding is Finding.INCONCLUSIVE:
+    found = outcome(plan.analysis, state.weight, _duration(state), spent, state.verdict)
+    match found.move:
+        case Move.NEXT:
             return _step(state, state.step + 1, now)
-        case _:  # what has no data never passes, whatever one may do when unsure
-            return replace(state, waiting=f"holds at {state.weight}: {finding}: {said}")
+        case Move.BACK:
+            return _go_back(state, found.why, (), now)
+        case Move.STAY:
+            return replace(state, waiting=found.why)
 
 
 def _duration(state: Rollout) -> float:
@@ -450,7 +530,7 @@ def _step(state: Rollout, step: int, now: float) -> Rollout:
 def _move(state: Rollout, weight: Weight) -> Rollout:
     """Set the candidate's weight under a lease, with the signals read just before, from which the step is judged."""
     split = state.plan.split(weight)
-    state = replace(state, weight=weight, verdict=None, waiting="")
+    state = replace(state, weight=weight, verdict=None, waiting="", settles=None, doubted=None, reason="")
     return _queue(state, lambda i: Snapshot(i, mark(state)), lambda i: SetSplit(i, split, state.plan.home))
 
 

@@ -14,6 +14,7 @@ from crossfade.domain.actions import (
     Connect,
     Discard,
     DiscardControl,
+    KillFlag,
     Migrate,
     Probe,
     SetSplit,
@@ -21,8 +22,11 @@ from crossfade.domain.actions import (
     StartControl,
     StartReplicas,
 )
+from crossfade.domain.audit import AuditEntry
 from crossfade.domain.environment import Environment, Occupant
-from crossfade.domain.errors import CrossfadeError, NotFound
+from crossfade.domain.errors import CrossfadeError, Moved, NotFound
+from crossfade.domain.flags.model import Killed
+from crossfade.domain.flags.steering import killed
 from crossfade.domain.health import CheckResult
 from crossfade.domain.receipt import build
 from crossfade.domain.release import Release
@@ -30,6 +34,12 @@ from crossfade.domain.rollout import Phase, Rollout
 from crossfade.domain.traffic import CONTROL, PREVIEW_HEADER, Lease, Pool, Server, Slot
 from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.ports import Parts, ReplicaSpec, Route
+
+CUSTODIAN = "crossfade"
+"""Who does what the engine does by itself."""
+
+LONGEST_WHY = 500
+"""Characters of a reason as it is kept with a flag."""
 
 LOG_LINES = 20
 """How many of a replica's last lines a failure shows."""
@@ -73,6 +83,8 @@ class Effects:
                 self._snapshot(state, label)
             case SetSplit():
                 self._set_split(state, action, fence)
+            case KillFlag(flag=flag, why=why):
+                self._kill(state, flag, why)
             case Commit(slot=slot, release=release):
                 self._commit(state, slot, release)
             case Discard(slot=slot, release=release):
@@ -136,6 +148,8 @@ class Effects:
         if self._parts.api:
             env["CROSSFADE_EVENTS_URL"] = f"{self._parts.api}/api/v1/events"
             env["CROSSFADE_EVENTS_TOKEN"] = self._parts.events_token(key)
+            env["CROSSFADE_FLAGS_URL"] = self._parts.api
+            env["CROSSFADE_FLAGS_TOKEN"] = env["CROSSFADE_EVENTS_TOKEN"]
         folder = self._parts.artifacts.folder(release.digest)
         return tuple(
             ReplicaSpec(name, config.command, folder, env, stop_timeout=config.stop_timeout)
@@ -238,6 +252,27 @@ class Effects:
             if state.phase is not Phase.ROLLING_BACK:
                 raise
             # Going back to an environment that never came to be at the edge: no traffic, nothing to move.
+
+    def _kill(self, state: Rollout, flag: str, why: str) -> None:
+        """Everybody gets the flag's off variant. Whoever writes another version meanwhile is written upon."""
+        parts, key = self._parts, state.plan.key
+        while True:
+            known = parts.flags.current(key)
+            document = (known.document if known is not None else None) or {}
+            now = parts.now()
+            changed = killed(document, flag, Killed(CUSTODIAN, now, why[:LONGEST_WHY]))
+            if known is None or changed == document:
+                return  # it is killed already
+            note = f"rollout #{state.id}: {why}"[:LONGEST_WHY]
+            try:
+                parts.flags.write(key, changed, (flag,), CUSTODIAN, now, expects=known.number, note=note)
+            except Moved:
+                continue
+            break
+        after = {"flag": flag, "rollout": state.id, "why": why}
+        parts.access.note(
+            lambda seq: AuditEntry(seq, now, CUSTODIAN, "engine", "", "flag.kill", f"{key}/{flag}", {}, after)
+        )
 
     def _commit(self, state: Rollout, slot: Slot, number: ReleaseNumber) -> None:
         parts = self._parts

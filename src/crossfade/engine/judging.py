@@ -51,12 +51,14 @@ class Judging:
         if kept is None:
             self._history = self._past()
             self._mark = ""
+            self._kills = len(state.killed)
             self._last: Reading | None = None
             self._posted: dict[str, dict[str, Moments]] = {}
             totals: Mapping[str, Any] = {}
         else:
             self._history = _HISTORY.validate_python(kept["history"])
             self._mark = str(kept["mark"])
+            self._kills = int(kept.get("kills", 0))
             self._last = _READING.validate_python(kept["reading"])
             self._posted = _MOMENTS.validate_python(kept["posted"])
             totals = kept["totals"]
@@ -72,12 +74,21 @@ class Judging:
         self._verdict: Verdict | None = None
         self._compared: tuple[Compared, ...] = ()
 
+    @property
+    def history(self) -> History:
+        """What the baseline was like before the rollout."""
+        return self._history
+
     def close(self) -> None:
         """Stop asking."""
         self._elsewhere.close()
 
     def look(self, state: Rollout, reading: Reading, began: Reading) -> Verdict:
         """The verdict at ``reading``. ``began`` is the reading just before the present step moved traffic."""
+        if len(state.killed) != self._kills:
+            # What was seen belongs to the flag that is killed: the candidate without it is judged from here on.
+            self._kills, self._last, self._evidence = len(state.killed), None, self._judge.begin()
+            self._verdict = None
         if self._last is None:
             self._last, self._began = began, began.at
             self._posted = self._tallies(began)
@@ -200,6 +211,7 @@ class Judging:
             {
                 "began": self._began,
                 "mark": self._mark,
+                "kills": self._kills,
                 "history": _HISTORY.dump_python(self._history, mode="json"),
                 "reading": _READING.dump_python(reading, mode="json"),
                 "posted": _MOMENTS.dump_python(self._posted, mode="json"),

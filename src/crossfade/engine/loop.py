@@ -283,6 +283,10 @@ def _entries(old: Rollout, event: Event, new: Rollout, now: float) -> list[Entry
             entries.append(entry("the lease had lapsed: the edge had taken the weight back"))
         case Observed():
             pass
+    if len(new.considered) > len(old.considered):
+        entries.append(entry(f"considers what to do: {new.considered[-1].calls}"))
+        if new.phase is old.phase:
+            entries.append(entry(f"the cheapest remedy that applies: {new.considered[-1].reason}"))
     if new.phase is not old.phase and new.phase.value == "rolling-back":
         entries.append(entry(f"rolls back: {new.reason}"))
     return entries

@@ -7,13 +7,17 @@ from collections import deque
 from collections.abc import Sequence
 
 from crossfade.domain.analysis.limits import hold_to
-from crossfade.domain.analysis.verdict import Verdict
+from crossfade.domain.analysis.sample import History
+from crossfade.domain.analysis.verdict import Finding, Verdict
 from crossfade.domain.environment import Occupant
 from crossfade.domain.errors import CrossfadeError
+from crossfade.domain.flags.pinning import Scene, Suspect, Trail, pin
+from crossfade.domain.flags.steering import killable
 from crossfade.domain.release import ReleaseConfig
+from crossfade.domain.rollback import Facts, RollbackPlan, plan
 from crossfade.domain.rollout import Observed, Phase, Rollout, mark
 from crossfade.domain.signal import Reading
-from crossfade.domain.traffic import Lease
+from crossfade.domain.traffic import CONTROL, Lease
 from crossfade.domain.values import EnvKey
 from crossfade.engine.effects import last_lines
 from crossfade.engine.judging import Judging, joined
@@ -95,8 +99,9 @@ class Observer:
         self._health: Health | None = None
         self._health_for: tuple[Occupant, float] | None = None
         self._recent: deque[Reading] = deque()
-        self._step: tuple[Phase, int, float] | None = None
+        self._step: tuple[Phase, str, float] | None = None
         self._mark: Reading | None = None
+        self._trail: Trail | None = None
         self._renewed = 0.0
         self._judging: Judging | None = None
 
@@ -121,14 +126,14 @@ class Observer:
         key, plan = state.plan.key, state.plan
         config = parts.store.release(key.service, plan.candidate).config
         faults, restarts = self._ask(state, config)
-        lapsed, verdict = False, None
+        lapsed, verdict, remedies = False, None, None
         if state.phase in (Phase.SHIFTING, Phase.WATCHING):
             lapsed = self._renew(state, config, fence)
-            verdict = self._judge(state)
+            verdict, remedies = self._judge(state)
         detail: tuple[str, ...] = ()
         if faults or (verdict is not None and verdict.finding == "fail"):
             detail = self._log_lines(key, state)
-        return Observed(parts.now(), faults, restarts, lapsed, verdict, detail)
+        return Observed(parts.now(), faults, restarts, lapsed, verdict, detail, remedies)
 
     def _ask(self, state: Rollout, config: ReleaseConfig) -> tuple[tuple[str, ...], int]:
         environment = self._parts.store.environment(state.plan.key)
@@ -165,31 +170,53 @@ class Observer:
         self._renewed = now
         return not kept
 
-    def _judge(self, state: Rollout) -> Verdict | None:
+    def _judge(self, state: Rollout) -> tuple[Verdict | None, RollbackPlan | None]:
+        """The verdict over the current step, and of one that fails what it would take to end the harm."""
         parts = self._parts
-        step = (state.phase, state.step, state.entered)
+        step = (state.phase, mark(state), state.entered)
         if self._step != step:
             self._step, self._mark = step, parts.store.readings(state.id).get(mark(state))
+            self._trail = Trail(self._mark) if self._mark is not None else None
             self._recent.clear()
-        if self._mark is None:
-            return None  # without a beginning, what earlier rollouts left in the counts would be judged
+        if self._mark is None or self._trail is None:
+            return None, None  # without a beginning, what earlier rollouts left in the counts would be judged
         try:
             reading = parts.signals.read(state.plan.key)
         except CrossfadeError:
-            return None
+            return None, None
         while len(self._recent) > 1 and self._recent[1].at <= reading.at - RECENT:
             self._recent.popleft()
         self._recent.append(reading)
+        self._trail.add(reading)
         slot = state.plan.slot
         whole = reading.since(self._mark)
-        limits = hold_to(
+        verdict = hold_to(
             state.plan.limits,
             whole.facts(slot),
             reading.since(self._recent[0]).facts(slot),
             whole.facts(slot.other),
         )
-        if state.plan.baseline is None:
-            return limits
-        if self._judging is None:
-            self._judging = Judging(parts, state)
-        return joined(self._judging.look(state, reading, self._mark), limits)
+        if state.plan.baseline is not None:
+            if self._judging is None:
+                self._judging = Judging(parts, state)
+            verdict = joined(self._judging.look(state, reading, self._mark), verdict)
+        if verdict.finding is not Finding.FAIL:
+            return verdict, None
+        return verdict, self._plan(state, verdict, self._trail.upto(reading))
+
+    def _plan(self, state: Rollout, verdict: Verdict, trail: Sequence[Reading]) -> RollbackPlan:
+        """What it takes to end the harm. What cannot be read of flags leaves going back, as if there were none."""
+        plan_of = state.plan
+        suspects: tuple[Suspect, ...] = ()
+        unseen = ""
+        try:
+            current = self._parts.flags.current(plan_of.key)
+            names = trail[-1].variants.get(plan_of.slot, {})
+            if current is not None and names:
+                against = CONTROL if plan_of.fresh else plan_of.slot.other
+                history = self._judging.history if self._judging is not None else History()
+                scene = Scene(plan_of.slot, against, plan_of.analysis, plan_of.limits, history)
+                suspects = pin(scene, trail, killable(current.document or {}, names))
+        except CrossfadeError as error:
+            unseen = f"the flags cannot be read: {error.what}"
+        return plan(Facts(verdict.sentence, plan_of.candidate, suspects, state.id, plan_of.baseline, unseen=unseen))

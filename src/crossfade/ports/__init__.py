@@ -37,6 +37,7 @@ from crossfade.ports.access import Approval as Approval
 from crossfade.ports.access import Login as Login
 from crossfade.ports.access import Token as Token
 from crossfade.ports.databases import Databases, NoDatabases
+from crossfade.ports.flags import Flags
 from crossfade.ports.pipeline import Profile
 
 
@@ -279,7 +280,8 @@ class Change:
     """Something that happened, for those who watch. ``seq`` grows, with gaps; ``at`` is epoch seconds.
 
     ``kind`` is ``rollout`` (its state was saved), ``journal`` (a line of its journal), ``live`` (a release became it),
-    ``closed`` (a rollout left its environment free), ``approval``, ``audit`` or ``sample``; ``key`` is the environment.
+    ``closed`` (a rollout left its environment free), ``approval``, ``flags``, ``flag-request``, ``ramp``, ``experiment``,
+    ``run``, ``audit`` or ``sample``; ``key`` is the environment.
     """
 
     seq: int
@@ -443,6 +445,7 @@ class Parts:
     artifacts: Artifacts
     secrets: Secrets
     access: Access
+    flags: Flags
     key: bytes
     now: Callable[[], float] = field(default=time.time)
     sources: Sources = field(default_factory=NoSources)

@@ -325,3 +325,130 @@ reports = Table(
     Column("path", String(500), primary_key=True),
     Column("content", LargeBinary, nullable=False),
 )
+
+flag_versions = Table(
+    "flag_versions",
+    metadata,
+    Column("key", String(100), primary_key=True),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("document", LargeBinary, nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("note", String(500), nullable=False),
+    Column("flags", Text, nullable=False),
+)
+
+flag_settings = Table(
+    "flag_settings",
+    metadata,
+    Column("key", String(100), primary_key=True),
+    Column("approval", String(20)),
+)
+
+flag_requests = Table(
+    "flag_requests",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("key", String(100), nullable=False),
+    Column("what", String(60), nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("role", String(20), nullable=False),
+    Column("by", String(200), nullable=False),
+    Column("identity", String(100), nullable=False),
+    Column("asked", Float, nullable=False),
+    Column("note", String(500), nullable=False),
+    Column("state", String(20), nullable=False),
+    Column("decided_by", String(200)),
+    Column("decided", Float),
+    Column("why", String(500), nullable=False),
+    Column("applied", Integer),
+    Index("ix_flag_requests_key_state", "key", "state"),
+    sqlite_autoincrement=True,
+)
+
+ramps = Table(
+    "ramps",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("key", String(100), nullable=False),
+    Column("flag", String(200), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("evidence", Text),
+    Column("began", Float, nullable=False),
+    Column("ended", Float),
+    Index("ix_ramps_key_flag", "key", "flag"),
+    Index("ix_ramps_ended", "ended"),
+    sqlite_autoincrement=True,
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("key", String(100), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("flag", String(200), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("events", Text, nullable=False),
+    Column("created", Float, nullable=False),
+    Column("started", Float),
+    Column("ended", Float),
+    Column("until", Float),
+    Column("units", Integer, nullable=False),
+    Column("outcomes", Integer, nullable=False),
+    Column("left_out", Integer, nullable=False),
+    UniqueConstraint("key", "name"),
+    sqlite_autoincrement=True,
+)
+
+experiment_units = Table(
+    "experiment_units",
+    metadata,
+    Column("experiment", Integer, ForeignKey("experiments.id"), primary_key=True, autoincrement=False),
+    Column("unit", LargeBinary, primary_key=True),
+    Column("variant", String(200), nullable=False),
+    Column("at", Float, nullable=False),
+    Column("release", Integer),
+    Column("slot", String(8), nullable=False),
+    Column("attributes", Text, nullable=False),
+    Column("other", String(200), nullable=False),
+    Column("crossed", Float),
+)
+
+experiment_outcomes = Table(
+    "experiment_outcomes",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("experiment", Integer, ForeignKey("experiments.id"), nullable=False, index=True),
+    Column("name", String(100), nullable=False),
+    Column("unit", LargeBinary, nullable=False),
+    Column("value", Float, nullable=False),
+    Column("at", Float, nullable=False),
+    Column("release", Integer),
+    Column("slot", String(8), nullable=False),
+)
+
+flag_batches = Table(
+    "flag_batches",
+    metadata,
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("batch", String(200), nullable=False),
+    Column("taken", Text, nullable=False),
+    Column("at", Float, nullable=False),
+    UniqueConstraint("batch"),
+    sqlite_autoincrement=True,
+)
+
+flag_usage = Table(
+    "flag_usage",
+    metadata,
+    Column("key", String(100), primary_key=True),
+    Column("flag", String(200), primary_key=True),
+    Column("variant", String(200), primary_key=True),
+    Column("release", Integer, primary_key=True, autoincrement=False),
+    Column("n", Integer, nullable=False),
+    Column("first", Float, nullable=False),
+    Column("last", Float, nullable=False),
+)
