@@ -21,6 +21,7 @@ from crossfade.domain.traffic import Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
+from crossfade.fakes.flags import MemoryFlags
 from crossfade.fakes.prober import FakeProber
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
@@ -70,6 +71,7 @@ def parts(tmp_path: Path) -> Iterator[Parts]:
         FakeArtifacts(tmp_path / "artifacts"),
         FakeSecrets(),
         FakeAccess(),
+        MemoryFlags(store),
         b"key",
         lambda: NOW,
     )

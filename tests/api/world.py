@@ -30,6 +30,7 @@ from crossfade.domain.traffic import Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
+from crossfade.fakes.flags import MemoryFlags
 from crossfade.fakes.prober import FakeProber
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
@@ -59,8 +60,9 @@ class World:
 
     def __init__(self, folder: Path, store: Store | None = None, config: ReleaseConfig | None = None) -> None:
         self.now = 1000.0
+        kept = store or FakeStore()
         self.parts = Parts(
-            store or FakeStore(),
+            kept,
             FakeRouter(),
             FakeRuntime(),
             FakeSignals(),
@@ -68,6 +70,7 @@ class World:
             FakeArtifacts(folder / "artifacts"),
             FakeSecrets(),
             FakeAccess(),
+            MemoryFlags(kept),
             b"key",
             lambda: self.now,
         )

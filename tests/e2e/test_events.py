@@ -55,6 +55,8 @@ def test_the_documented_program_posts_events_with_what_is_in_a_replicas_environm
         (ReleaseNumber(1), slot, "signup"): Moments(1.0, 1.0, 1.0),
     }
     store.dispose()
+    assert replica["CROSSFADE_FLAGS_URL"] == f"http://127.0.0.1:{shop.api_port}"
+    assert replica["CROSSFADE_FLAGS_TOKEN"] == replica["CROSSFADE_EVENTS_TOKEN"]
     assert replica["CROSSFADE_EVENTS_TOKEN"] not in (shop.state / "logs" / "server.log").read_text()
 
 

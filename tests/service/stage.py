@@ -15,6 +15,7 @@ from crossfade.domain.rollout import Rollout
 from crossfade.domain.values import EnvKey
 from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
+from crossfade.fakes.flags import MemoryFlags
 from crossfade.fakes.prober import FakeProber
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
@@ -53,8 +54,9 @@ class Stage:
         self.config = ReleaseConfig(("python", "app.py"))
         self.driver = Driver()
         self.signals = FakeSignals(lambda: self.now)
+        kept = store or FakeStore()
         self.parts = Parts(
-            store=store or FakeStore(),
+            store=kept,
             router=FakeRouter(),
             runtime=FakeRuntime(),
             signals=self.signals,
@@ -62,6 +64,7 @@ class Stage:
             artifacts=FakeArtifacts(),
             secrets=FakeSecrets(),
             access=access or FakeAccess(),
+            flags=MemoryFlags(kept),
             key=b"key",
             now=lambda: self.now,
         )

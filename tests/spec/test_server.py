@@ -20,6 +20,7 @@ allow_plain_http: false
 public_url: https://crossfade.example.org/
 trusted_proxies: [10.0.0.0/8, 192.0.2.7, "::1"]
 sessions: {lasts: 8h, idle: 30m}
+flags: {rate: 100, burst: 200, origins: [https://shop.example.org/], grpc_port: 444}
 oidc:
   issuer: https://login.example.org/realms/shop
   client_id: crossfade
@@ -58,6 +59,8 @@ def test_a_whole_file_is_read() -> None:
     assert (spec.listen.port, spec.public_url) == (443, "https://crossfade.example.org")
     assert spec.trusted_proxies == ("10.0.0.0/8", "192.0.2.7/32", "::1/128")
     assert (spec.sessions.lasts, spec.sessions.idle) == (8 * 3600.0, 1800.0)
+    assert (spec.flags.rate, spec.flags.burst, spec.flags.grpc_port) == (100, 200, 444)
+    assert spec.flags.origins == ("https://shop.example.org",)
     assert spec.oidc is not None
     assert spec.oidc.roles.grants["shop-developers"] == (Grant.parse("viewer"), Grant.parse("operator@*/staging"))
 
@@ -98,6 +101,8 @@ oidc:
         ("listen: [1", "the file", "brackets"),
         ("sessions: {lasts: 1h}", "sessions.idle", "no more than sessions.lasts"),
         ("sessions: {idle: 30}", "sessions.idle", "a duration"),
+        ("flags: {grpc_port: 7420}", "flags.grpc_port", "another port than listen.port"),
+        ("flags: {origins: ['*']}", "flags.origins[0]", "host and port only"),
         ("public_url: https://crossfade.example.org/below", "public_url", "host and port only"),
         ("public_url: https://ada:pw@crossfade.example.org", "public_url", "host and port only"),
         (WHOLE.replace("openid, ", ""), "oidc.scopes", "openid among them"),

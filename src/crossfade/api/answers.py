@@ -97,10 +97,34 @@ class Rollout(TypedDict):
     metrics: list[Any]
     reason: str
     detail: list[str]
+    plan: dict[str, Any] | None
+    killed: list[dict[str, Any]]
+    going_back: dict[str, Any] | None
     by: str
     began: float
     entered: float
     now: float
+
+
+class Remedy(TypedDict):
+    """One way to end a harm: whether it applies, or why not; ``seconds`` it takes about; what clients notice."""
+
+    what: str
+    target: str
+    text: str
+    seconds: float
+    notices: str
+    applies: bool
+    why: str
+
+
+class RollbackPlan(TypedDict):
+    """All remedies; ``chosen`` is the place of the cheapest that applies, null when none does, and ``reason`` says why."""
+
+    calls: str
+    remedies: list[Remedy]
+    chosen: int | None
+    reason: str
 
 
 class Environment(TypedDict):

@@ -8,13 +8,33 @@ from typing import Any
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as Asked
 
 from crossfade import __version__
-from crossfade.api import access, cursors, environments, migrations, rollouts, runs, stream
+from crossfade.api import (
+    access,
+    cursors,
+    environments,
+    experiments,
+    flag_events,
+    migrations,
+    ramps,
+    rollouts,
+    runs,
+    stream,
+)
 from crossfade.api import answers as give
+from crossfade.api import flags as flag_routes
 from crossfade.api.guard import SCHEME, Guard, GuardedRoute, Scope, anybody, needs
 from crossfade.api.meter import VERSION, Meter, Metered
 from crossfade.api.metrics import registry
+from crossfade.api.ofrep import ALLOWED_HEADERS, EXPOSED_HEADERS, PREFIX, Ofrep
+from crossfade.api.ofrep_limits import USUAL, Offer
+from crossfade.api.ofrep_routes import KEY_SCHEME
+from crossfade.api.ofrep_routes import router as ofrep_router
+from crossfade.api.ofrep_source import Installation
 from crossfade.api.problems import SCHEMA, Json, handle_errors
 from crossfade.domain.access import Role
 from crossfade.domain.errors import CrossfadeError
@@ -33,11 +53,12 @@ def create_app(
     *,
     origin: str = "",
     ready: Callable[[], Sequence[str]] = tuple,
+    flags: Offer = USUAL,
 ) -> FastAPI:
     """The API over ``service``.
 
     ``token`` is the state folder's own; ``doctor`` runs the checks; ``origin`` is where browsers reach the dashboard;
-    ``ready`` says what else is not ready (the engine), in sentences.
+    ``ready`` says what else is not ready (the engine), in sentences; ``flags`` is what OFREP allows to whom.
     """
     app = FastAPI(
         title="Crossfade",
@@ -51,7 +72,9 @@ def create_app(
     )
     streams = stream.Streams()
     metrics = registry(service, streams)
-    app.state.guard = Guard(service, token)
+    app.state.guard = guard = Guard(service, token)
+    app.state.ofrep = ofrep = Ofrep(Installation(service, guard), token.encode(), flags.rate, origin)
+    app.include_router(ofrep_router(ofrep))  # first: these are asked most
     app.include_router(_server(service, metrics, ready))
     api = APIRouter(prefix=VERSION, route_class=GuardedRoute)
 
@@ -67,14 +90,38 @@ def create_app(
         rollouts.router(service),
         access.router(service, origin),
         runs.router(service, streams),
+        flag_routes.router(service),
+        flag_events.router(service),
+        ramps.router(service),
+        experiments.router(service),
         stream.router(service, streams),
     ):
         api.include_router(routes)
     app.include_router(api)
     handle_errors(app)
+    if flags.origins:
+        app.add_middleware(_CrossOrigin, origins=flags.origins)
     app.add_middleware(Metered, meter=Meter(metrics))
     _publish(app)
     return app
+
+
+class _CrossOrigin:
+    """Lets pages of some origins evaluate flags, and nothing else."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        self._app = app
+        self._open = CORSMiddleware(
+            app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=ALLOWED_HEADERS,
+            expose_headers=EXPOSED_HEADERS,
+        )
+
+    async def __call__(self, scope: Asked, receive: Receive, send: Send) -> None:
+        flags = scope["type"] == "http" and scope["path"].startswith(f"{PREFIX}/")
+        await (self._open if flags else self._app)(scope, receive, send)
 
 
 def _server(service: Service, metrics: Any, ready: Callable[[], Sequence[str]]) -> APIRouter:
@@ -127,7 +174,10 @@ def _publish(app: FastAPI) -> None:
         if fresh:
             parts = document.setdefault("components", {})
             parts.setdefault("schemas", {})["Problem"] = dict(SCHEMA)
-            parts["securitySchemes"] = {SCHEME: {"type": "http", "scheme": "bearer"}}
+            parts["securitySchemes"] = {
+                SCHEME: {"type": "http", "scheme": "bearer"},
+                KEY_SCHEME: {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+            }
             for name in ("HTTPValidationError", "ValidationError"):
                 parts["schemas"].pop(name, None)
         return document

@@ -76,6 +76,12 @@ def router(service: Service) -> APIRouter:
         """What the live release's clients saw in the last hour: what `plan` counts with."""
         return Json(service.traffic(EnvKey(service_name, environment)))
 
+    @routes.get(f"{place}/going-back", tags=["rollouts"], responses={200: {"model": give.RollbackPlan}})
+    @needs(Role.VIEWER, Scope.ENVIRONMENT)
+    def going_back(service_name: ServiceName, environment: EnvironmentName) -> Json:
+        """What it would take to end a harm now: all remedies, the cheapest that applies first. Changes nothing."""
+        return Json(service.going_back(EnvKey(service_name, environment)).to_data())
+
     @routes.get(f"{place}/logs", tags=["environments"], responses={200: {"model": dict[str, list[str]]}})
     @needs(Role.VIEWER, Scope.ENVIRONMENT)
     def logs(

@@ -45,6 +45,14 @@ class Scope(StrEnum):
     """In any environment: lists show what the actor may see, and use cases ask again for what they change."""
     EVENTS = "events"
     """As `SOMEWHERE`; the token of a replica will do too."""
+    FLAGS = "flags"
+    """In the environment that the request names, or that the token of a replica is of."""
+    FLAG_SET = "flag-set"
+    """The environment that the path names; the token of a replica of it will do too."""
+    FLAG_REQUEST = "flag-request"
+    """The environment of the change request that the path names."""
+    RAMP = "ramp"
+    """The environment of the ramp that the path names."""
     NOBODY = "nobody"
     """No token is asked for."""
 
@@ -118,9 +126,13 @@ class Guard:
                 hint="The state folder's file `token` has one; `crossfade tokens add` makes others.",
             )
         address = request.client.host if request.client is not None else ""
+        return self.known(shown, scope, address, request.headers.get("x-crossfade-by", ""))
+
+    def known(self, shown: str, scope: Scope, address: str, by: str = "") -> Actor:
+        """Who shows this token. Raises Unauthenticated."""
         if hmac.compare_digest(shown.encode(), self._token.encode()):
-            return local_actor(_clean(request.headers.get("x-crossfade-by", "")), address)
-        if scope is Scope.EVENTS:
+            return local_actor(_clean(by), address)
+        if scope in (Scope.EVENTS, Scope.FLAGS, Scope.FLAG_SET):
             key = self.service.events_environment(shown)
             if key is not None:
                 return Actor(f"replica of {key}", (), "events", address, str(key))
@@ -146,6 +158,16 @@ class Guard:
                 actor.require(role, self.service.environment_of(_id(path["id"])))
             case Scope.RUN:
                 actor.require(role, self.service.runs.key(_id(path["id"])))
+            case Scope.FLAG_SET:
+                key = EnvKey(path["service_name"], path["environment"])
+                if actor.via != "events":
+                    actor.require(role, key)
+                elif actor.credential != str(key):
+                    raise Forbidden(f"This token is for flags of {actor.credential} only.")
+            case Scope.FLAG_REQUEST:
+                actor.require(role, self.service.flags.request_key(_id(path["id"])))
+            case Scope.RAMP:
+                actor.require(role, self.service.ramps.environment_of(_id(path["id"])))
             case Scope.APPROVAL:
                 actor.require(role, self.service.approvals.key(_id(path["id"])))
             case _:

@@ -14,6 +14,10 @@ from crossfade.api.problems import problem
 LARGEST_BODY: Final = 4 * 1024**2
 VERSION: Final = "/api/v1"
 UPLOAD: Final = f"{VERSION}/artifacts"
+FLAGS: Final = "/ofrep/"
+"""Routes that bound their bodies themselves, and refuse in their own form."""
+IMPORTS: Final = "/flag-imports"
+LARGEST_IMPORT: Final = 16 * 1024**2
 LONGEST_LENGTH: Final = 15
 """Digits."""
 
@@ -72,12 +76,13 @@ class Metered:
 
 
 def _refused(scope: Scope) -> Any:
-    if scope["path"] == UPLOAD:
+    if scope["path"] == UPLOAD or scope["path"].startswith(FLAGS):
         return None
     headers = dict(scope["headers"])
     if b"chunked" in headers.get(b"transfer-encoding", b"").lower():
         return problem(411, "length-required", "A request body needs a Content-Length.")
     length = headers.get(b"content-length", b"0")
-    if not length.isdigit() or len(length) > LONGEST_LENGTH or int(length) > LARGEST_BODY:
-        return problem(413, "too-large", f"A request body may have {LARGEST_BODY} bytes.")
+    most = LARGEST_IMPORT if scope["path"].endswith(IMPORTS) else LARGEST_BODY
+    if not length.isdigit() or len(length) > LONGEST_LENGTH or int(length) > most:
+        return problem(413, "too-large", f"A request body may have {most} bytes.")
     return None

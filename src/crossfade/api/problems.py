@@ -43,7 +43,7 @@ CODES: Final[Mapping[str, tuple[int, str]]] = {
     "refused": (409, "well formed, but must not be done now"),
     "busy": (409, "somebody else holds the environment"),
     "frozen": (409, "a freeze holds in the environment"),
-    "moved": (409, "the environment has had another rollout since this was decided"),
+    "moved": (409, "what this was decided upon has changed since: another rollout, another version of the flags"),
     "not-restorable": (409, "a release cannot be brought back"),
     "stale-fence": (409, "a newer rollout has taken over"),
     "in-flight": (409, "the first request with this `Idempotency-Key` is still at work"),

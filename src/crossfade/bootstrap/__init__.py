@@ -1,6 +1,7 @@
 """The only place where adapters are named: puts the parts together, and starts and stops an installation."""
 
 from crossfade.bootstrap.doctor import doctor as doctor
+from crossfade.bootstrap.flag_file import serve_flag_file as serve_flag_file
 from crossfade.bootstrap.installation import down as down
 from crossfade.bootstrap.installation import serving as serving
 from crossfade.bootstrap.installation import start as start

@@ -25,6 +25,7 @@ from crossfade.domain.errors import Refused
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from crossfade.api.flagd_sync import FlagdSync
     from crossfade.service import Service
     from crossfade.web.provider import Provider
 
@@ -67,6 +68,8 @@ def serve(state: Path, given: Given, on_boundary: Callable[[str], None] = lambda
         conductor.start()
         service.hub.start()
         service.migrations.start()
+        service.flags.start()
+        service.ramps.start()
         pinned: dict[str, Any] = {}
         if watched is not None:
             pinned = {"certificate": str(state / PIN)}
@@ -81,8 +84,10 @@ def serve(state: Path, given: Given, on_boundary: Callable[[str], None] = lambda
         # What was made so far stays: looking through all of it for garbage would hold up a request now and then.
         gc.collect()
         gc.freeze()
-        _run(app, settings, listener, watched, service.hub.stop)
+        _run(app, settings, listener, watched, service.hub.stop, _sync(app, settings))
         conductor.stop()
+        service.ramps.stop()
+        service.flags.stop()
         service.migrations.stop()
         engine.stop()
         # Threads may still wait for a peer; everything they do is safe to be cut off and done again.
@@ -96,12 +101,15 @@ def compose(state: Path, service: Service, settings: Settings, url: str, ready: 
     ``ready`` says what keeps rollouts from being driven, in sentences.
     """
     from crossfade.api.app import create_app
+    from crossfade.api.ofrep_limits import Offer, Rate
     from crossfade.service.accounts import Limits
     from crossfade.web.app import mount
 
     origin = settings.public_url or url
     service.accounts.limits = Limits(settings.session_lasts, settings.session_idle)
-    app = create_app(service, (state / "token").read_text().strip(), lambda: doctor(state), origin=origin, ready=ready)
+    flags = Offer(Rate(settings.flag_rate, settings.flag_burst), settings.flag_origins)
+    token = (state / "token").read_text().strip()
+    app = create_app(service, token, lambda: doctor(state), origin=origin, ready=ready, flags=flags)
     key = hmac.digest((state / "key").read_bytes(), b"dashboard", "sha256")
     mount(app, service, origin=origin, key=key, provider=provider(state, settings, origin))
     return app
@@ -155,19 +163,40 @@ def _watched(state: Path, settings: Settings) -> Watched | None:
     return Watched(found, take, time.time)
 
 
+def _sync(app: FastAPI, settings: Settings) -> FlagdSync | None:
+    """The sync service of flagd, where one is wanted: on the API's address, with its certificate."""
+    if settings.grpc_port is None:
+        return None
+    from crossfade.api.flagd_sync import FlagdSync
+
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    pem = None
+    if settings.certificate is not None and settings.key is not None:
+        pem = settings.certificate, settings.key
+    return FlagdSync(app.state.ofrep.source, app.state.ofrep.channels, f"{host}:{settings.grpc_port}", pem)
+
+
 def _run(
     app: FastAPI,
     settings: Settings,
     listener: socket.socket,
     watched: Watched | None,
     before_end: Callable[[], None],
+    sync: FlagdSync | None,
 ) -> None:
     """Answer until SIGTERM. ``before_end`` ends the streams, which uvicorn would wait for."""
     import uvicorn
 
     class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if sync is not None:
+                await sync.start()
+
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             await asyncio.to_thread(before_end)
+            if sync is not None:
+                await sync.stop()
             await super().shutdown(sockets)
 
     config = uvicorn.Config(

@@ -60,6 +60,13 @@ class Settings:
     runs_at_once: int = 2
     cache: int = 5 * 2**30
     """Bytes of steps' results that are kept for later runs."""
+    flag_rate: int = 5_000
+    """Requests a second for evaluations of flags that a token may go on making."""
+    flag_burst: int = 10_000
+    flag_origins: tuple[str, ...] = ()
+    """Where pages come from that may ask for flags themselves."""
+    grpc_port: int | None = None
+    """Where flagd's sync service listens, if it does."""
 
     @property
     def plain_beyond_loopback(self) -> bool:
@@ -99,6 +106,10 @@ def settle(state: Path, given: Given = Given()) -> Settings:
         oidc=spec.oidc,
         runs_at_once=spec.pipelines.at_once,
         cache=spec.pipelines.cache,
+        flag_rate=spec.flags.rate,
+        flag_burst=spec.flags.burst,
+        flag_origins=spec.flags.origins,
+        grpc_port=spec.flags.grpc_port,
     )
     if settings.plain_beyond_loopback and not (given.allow_plain_http or spec.allow_plain_http):
         raise Refused(

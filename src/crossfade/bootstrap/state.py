@@ -84,6 +84,7 @@ def make_parts(state: Path, api: str = "") -> Parts:
     from crossfade.signals.sources import ElsewhereSources
     from crossfade.store.access import SqlAccess
     from crossfade.store.artifacts import FolderArtifacts
+    from crossfade.store.flags import SqlFlags
     from crossfade.store.secrets import FolderSecrets
     from crossfade.store.sql import SqlStore
 
@@ -98,6 +99,7 @@ def make_parts(state: Path, api: str = "") -> Parts:
         artifacts=artifacts,
         secrets=kept,
         access=SqlAccess(ledger),
+        flags=SqlFlags(ledger),
         key=(state / "key").read_bytes(),
         sources=ElsewhereSources(),
         databases=ReleaseDatabases(artifacts, kept),

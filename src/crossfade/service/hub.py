@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from crossfade.domain.errors import CrossfadeError
@@ -117,10 +117,10 @@ class Subscription:
 
 
 class Hub:
-    """One per server. ``start`` before the first subscription."""
+    """One per server. ``start`` before the first subscription. ``first`` is told what happens before any reader is."""
 
-    def __init__(self, parts: Parts) -> None:
-        self._parts = parts
+    def __init__(self, parts: Parts, first: Callable[[Sequence[Change]], None] = lambda _: None) -> None:
+        self._parts, self._first = parts, first
         self._subscriptions: set[Subscription] = set()
         self._lock = threading.Lock()
         self._last = 0
@@ -200,6 +200,8 @@ class Hub:
             elif change.kind == "closed" and change.rollout is not None:
                 self._open.pop(change.rollout, None)
                 self._readings.pop(change.rollout, None)
+        if fresh:
+            self._first(fresh)
         now = self._parts.now()
         if not 0 <= now - self._sampled < SAMPLE_EVERY:
             self._sampled = now

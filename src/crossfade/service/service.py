@@ -16,17 +16,24 @@ from crossfade.domain.analysis.policy import Analysis
 from crossfade.domain.environment import Environment
 from crossfade.domain.errors import Frozen, NotFound, NotRestorable, Refused, Unavailable
 from crossfade.domain.events import Held, Ledger, Posted, attribute
+from crossfade.domain.flags.pinning import Scene, Suspect, pin
+from crossfade.domain.flags.steering import killable
 from crossfade.domain.migrations.phases import too_old
 from crossfade.domain.pipeline.freeze import frozen_until
 from crossfade.domain.release import Artifact, BlueGreen, Release, ReleaseConfig
+from crossfade.domain.rollback import RollbackPlan, What
 from crossfade.domain.rollout import Command, Kind, Plan, Rollout
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
-from crossfade.ports import Approval, Parts
+from crossfade.ports import Approval, Parts, Reading
 from crossfade.service.accounts import Accounts
 from crossfade.service.approvals import Approvals, wanted
 from crossfade.service.audit import Audit
+from crossfade.service.experiments import Experiments
+from crossfade.service.flag_events import FlagEvents
+from crossfade.service.flags import LONGEST_WHY, Flags
 from crossfade.service.hub import Hub
 from crossfade.service.migrations import Migrations
+from crossfade.service.ramps import Ramps
 from crossfade.service.runs import Runs
 from crossfade.service.views import Views
 
@@ -63,7 +70,11 @@ class Service(Views):
         self.audit = Audit(parts)
         self.accounts = Accounts(parts, self.audit)
         self.approvals = Approvals(parts, self.audit, self._begin_approved)
-        self.hub = Hub(parts)
+        self.flags = Flags(parts, self.audit)
+        self.experiments = Experiments(parts, self.audit, self.flags)
+        self.flag_events = FlagEvents(parts, self.flags.serving, self.experiments.segments)
+        self.ramps = Ramps(parts, self, self.audit)
+        self.hub = Hub(parts, self.flags.heard)
         self.migrations = Migrations(parts, self, self.audit)
         self.attested: Callable[[Digest, str], Sequence[str]] = _nobody
         """Why an artifact is not one that a pipeline has built for a service; nothing when it is."""
@@ -235,6 +246,41 @@ class Service(Views):
         after = {**before, "release": str(release.number), "rollout": state.id}
         self.audit.note(by, "rollout.rollback", str(key), before, after)
         return state
+
+    def remedy(self, key: EnvKey, calls: str, trail: Sequence[Reading] = ()) -> RollbackPlan:
+        """What to do about a harm that something calls for to end (a burn of an SLO, say), cheapest remedy first.
+
+        ``trail`` are readings since it began, oldest first; with them it is looked whether a flag's variant is to blame. What
+        the live release's clients saw before it began is what they are compared with. Raises NotFound, Unavailable.
+        """
+        environment = self.environment(key)
+        suspects: tuple[Suspect, ...] = ()
+        current = self._parts.flags.current(key)
+        if current is not None and environment.live is not None and environment.slot is not None and len(trail) > 1:
+            config = self._parts.store.release(key.service, environment.live).config
+            slot = environment.slot
+            history = self._parts.signals.history(key, slot)
+            scene = Scene(slot, slot.other, config.analysis, config.strategy.limits, history)
+            suspects = pin(scene, trail, killable(current.document or {}, trail[-1].variants.get(slot, {})))
+        return self.going_back(key, calls, suspects)
+
+    def carry_out(self, key: EnvKey, plan: RollbackPlan, by: Actor) -> RollbackPlan:
+        """Do what a plan has chosen: kill the flag, or go back to the release.
+
+        Raises Forbidden, Refused when nothing helps, and as `rollback`.
+        """
+        remedy = plan.remedy
+        by.require(Role.OPERATOR, key)
+        if remedy is None:
+            hint = "`crossfade releases` says what can be restored."
+            raise Refused(f"Nothing is done in {key}: {plan.reason}.", hint=hint)
+        if remedy.what is What.KILL_FLAG:
+            self.flags.kill(key, remedy.target.partition("=")[0], f"{plan.calls}; {remedy.why}"[:LONGEST_WHY], by)
+        elif self.environment(key).holder is not None:
+            self.rollback(key, None, by)
+        else:
+            self.rollback(key, ReleaseNumber.parse(remedy.target), by)
+        return plan
 
     def order(self, rollout: int, command: Command, by: Actor) -> Rollout:
         """Give a rollout a command. Raises Forbidden, NotFound, Refused (with what is possible instead)."""

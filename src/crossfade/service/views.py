@@ -15,8 +15,11 @@ from crossfade.domain.analysis.judge import Evidence, Judge
 from crossfade.domain.analysis.sample import History
 from crossfade.domain.environment import Environment, Occupant
 from crossfade.domain.errors import CrossfadeError, NotFound, Refused
+from crossfade.domain.flags.pinning import Suspect
 from crossfade.domain.migrations.phases import too_old
 from crossfade.domain.release import SMALLEST_WINDOW, Canary, Release, ReleaseConfig, Restorable, Standing, window
+from crossfade.domain.rollback import Facts, RollbackPlan, Way
+from crossfade.domain.rollback import plan as cheapest
 from crossfade.domain.rollout import Command, Rollout, allow
 from crossfade.domain.traffic import PREVIEW_HEADER, Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
@@ -288,11 +291,35 @@ class Views:
             "metrics": list(metrics),
             "reason": state.reason,
             "detail": list(state.detail),
+            "plan": state.considered[-1].to_data() if state.considered else None,
+            "killed": [{"flag": k.flag, "variant": k.variant, "at": k.at, "why": k.why} for k in state.killed],
+            "going_back": self._back_from(state).to_data() if not state.phase.ended else None,
             "by": by,
             "began": state.began,
             "entered": state.entered,
             "now": self._parts.now(),
         }
+
+    @staticmethod
+    def _back_from(state: Rollout) -> RollbackPlan:
+        """What it would take to go back from a rollout that is under way, as far as nobody has looked at flags."""
+        plan = state.plan
+        return cheapest(Facts("", plan.candidate, (), state.id, plan.baseline, unseen="no verdict has failed"))
+
+    def going_back(self, key: EnvKey, calls: str = "", suspects: Sequence[Suspect] = ()) -> RollbackPlan:
+        """What it would take to end a harm now, cheapest remedy first. ``calls`` says what the harm is. Raises NotFound."""
+        environment, store = self.environment(key), self._parts.store
+        unseen = "" if suspects else "no variant is known to be to blame"
+        state = store.rollout(environment.holder) if environment.holder is not None else None
+        warm = {o.release for o in environment.slots.values() if o.warm_until is not None}
+        ways = tuple(
+            Way(r.number, r.number in warm, r.reasons, store.release(key.service, r.number).config.start_timeout)
+            for r in self.restorable(key, CHECKED_LATELY)
+        )
+        blamed = state.plan.candidate if state is not None else environment.live
+        baseline = state.plan.baseline if state is not None else None
+        rollout = state.id if state is not None else None
+        return cheapest(Facts(calls, blamed, tuple(suspects), rollout, baseline, ways, unseen))
 
     def commands(self, id: int) -> dict[str, str]:
         """Why each command makes no sense for a rollout now; empty where it does. Raises NotFound."""

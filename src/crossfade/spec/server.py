@@ -122,6 +122,17 @@ class Pipelines(Part):
     cache: Annotated[int, SIZE] = 5 * 2**30
 
 
+class Flags(Part):
+    """Who may evaluate feature flags how often, and from where."""
+
+    rate: Annotated[int, scalars.whole(1, 1_000_000)] = 5_000
+    burst: Annotated[int, scalars.whole(1, 10_000_000)] = 10_000
+    origins: Annotated[
+        tuple[Annotated[str, _ORIGIN], ...], Field(max_length=100), Words("a list of URLs with host and port only")
+    ] = ()
+    grpc_port: Annotated[int | None, scalars.PORT] = None
+
+
 class OidcRoles(Part):
     """Which value of a claim gives what."""
 
@@ -163,6 +174,7 @@ class ServerSpec(Part):
     sessions: Sessions = Field(default_factory=Sessions)
     oidc: Oidc | None = None
     pipelines: Pipelines = Field(default_factory=Pipelines)
+    flags: Flags = Field(default_factory=Flags)
 
 
 def load(folder: Path) -> ServerSpec:
@@ -208,6 +220,9 @@ def _across(spec: ServerSpec, place: Place) -> list[Problem]:
     if spec.sessions.idle > spec.sessions.lasts:
         idle = scalars.show_seconds(spec.sessions.idle)
         problems.append(place.problem(("sessions", "idle"), idle, "no more than sessions.lasts"))
+    if spec.flags.grpc_port == spec.listen.port:
+        port = str(spec.flags.grpc_port)
+        problems.append(place.problem(("flags", "grpc_port"), port, "another port than listen.port"))
     if spec.oidc is not None:
         if "openid" not in spec.oidc.scopes:
             problems.append(place.problem(("oidc", "scopes"), ", ".join(spec.oidc.scopes), "openid among them"))
