@@ -16,6 +16,7 @@ import httpx
 
 from crossfade.api import answers, run_answers
 from crossfade.bootstrap.tls import pinned
+from crossfade.cli.flag_client import FlagClient
 from crossfade.domain.errors import CrossfadeError, Invalid, Unavailable
 
 Data = Mapping[str, Any]
@@ -52,6 +53,7 @@ class Client:
             trust_env=False,
             verify=trust if trust is not None else True,
         )
+        self.flags = FlagClient(self)
 
     @classmethod
     def of(cls, state: Path) -> Client:
@@ -90,7 +92,8 @@ class Client:
         """What the holder of the state folder's token is called; of other tokens the account's name counts."""
         self._http.headers["X-Crossfade-By"] = name.encode("ascii", "replace").decode()
 
-    def _call(self, method: str, path: str, **kwargs: Any) -> Any:
+    def call(self, method: str, path: str, **kwargs: Any) -> Any:
+        """What is answered, as data; None where there is nothing to say."""
         answer = self._ask(method, path, **kwargs)
         if answer.status_code == 204:
             return None
@@ -127,14 +130,21 @@ class Client:
             hint="Start it with `crossfade up`; traffic goes on without it.",
         )
 
-    def _list(self, path: str, limit: int | None = None, **params: Any) -> list[Any]:
+    def text(self, path: str) -> str:
+        """What is answered, as it is."""
+        answer = self._ask("GET", path)
+        if answer.status_code >= 400:
+            raise Problem(answer.status_code, answer.json())
+        return answer.text
+
+    def listed(self, path: str, limit: int | None = None, **params: Any) -> list[Any]:
         """All rows of a list, page by page; the first ``limit``."""
         rows: list[Any] = []
         cursor: str | None = None
         while True:
             size = PAGE if limit is None else min(PAGE, limit - len(rows))
             asked = {"limit": size, **params} | ({"cursor": cursor} if cursor else {})
-            page = self._call("GET", path, params=asked)
+            page = self.call("GET", path, params=asked)
             rows += page["items"]
             cursor = page["next"]
             if cursor is None or (limit is not None and len(rows) >= limit):
@@ -147,178 +157,179 @@ class Client:
             while chunk := tarball.read(CHUNK):
                 yield chunk
 
-        return cast(answers.Artifact, self._call("POST", "/artifacts", params={"digest": digest}, content=chunks()))
+        return cast(answers.Artifact, self.call("POST", "/artifacts", params={"digest": digest}, content=chunks()))
 
     def deploy(self, body: Mapping[str, Any]) -> answers.Rollout | answers.Approval:
-        return cast(answers.Rollout | answers.Approval, self._call("POST", "/rollouts", json=body))
+        return cast(answers.Rollout | answers.Approval, self.call("POST", "/rollouts", json=body))
 
     def deploy_again(self, key: str, release: str, by: str) -> answers.Rollout | answers.Approval:
         return cast(
             answers.Rollout | answers.Approval,
-            self._call("POST", f"/environments/{key}/releases/{release}/rollouts", json={"by": by}),
+            self.call("POST", f"/environments/{key}/releases/{release}/rollouts", json={"by": by}),
         )
 
     def rollout(self, id: int) -> answers.Rollout:
-        return cast(answers.Rollout, self._call("GET", f"/rollouts/{id}"))
+        return cast(answers.Rollout, self.call("GET", f"/rollouts/{id}"))
 
     def rollouts(self, limit: int = 20) -> list[answers.Rollout]:
-        return self._list("/rollouts", limit)
+        return self.listed("/rollouts", limit)
 
     def journal(self, id: int) -> list[answers.Entry]:
-        return self._list(f"/rollouts/{id}/journal")
+        return self.listed(f"/rollouts/{id}/journal")
 
     def receipt(self, id: int) -> Data:
-        return cast(Data, self._call("GET", f"/rollouts/{id}/receipt"))
+        return cast(Data, self.call("GET", f"/rollouts/{id}/receipt"))
 
     def plot(self, id: int, name: str) -> str:
-        answer = self._ask("GET", f"/rollouts/{id}/plots/{name}")
-        if answer.status_code >= 400:
-            raise Problem(answer.status_code, answer.json())
-        return answer.text
+        return self.text(f"/rollouts/{id}/plots/{name}")
 
     def preview(self, id: int) -> answers.Preview:
-        return cast(answers.Preview, self._call("GET", f"/rollouts/{id}/preview"))
+        return cast(answers.Preview, self.call("GET", f"/rollouts/{id}/preview"))
 
     def environments(self) -> list[answers.Environment]:
-        return self._list("/environments")
+        return self.listed("/environments")
 
     def environment(self, key: str) -> answers.Environment:
-        return cast(answers.Environment, self._call("GET", f"/environments/{key}"))
+        return cast(answers.Environment, self.call("GET", f"/environments/{key}"))
 
     def traffic(self, key: str) -> Data:
-        return cast(Data, self._call("GET", f"/environments/{key}/traffic"))
+        return cast(Data, self.call("GET", f"/environments/{key}/traffic"))
 
     def releases(self, key: str) -> list[answers.Release]:
-        return self._list(f"/environments/{key}/releases")
+        return self.listed(f"/environments/{key}/releases")
 
     def command(self, key: str, command: str, by: str) -> answers.Rollout:
         body = {"command": command, "by": by}
-        return cast(answers.Rollout, self._call("POST", f"/environments/{key}/commands", json=body))
+        return cast(answers.Rollout, self.call("POST", f"/environments/{key}/commands", json=body))
 
     def rollback(self, key: str, to: str | None, by: str) -> answers.Rollout:
-        return cast(answers.Rollout, self._call("POST", f"/environments/{key}/rollbacks", json={"to": to, "by": by}))
+        return cast(answers.Rollout, self.call("POST", f"/environments/{key}/rollbacks", json={"to": to, "by": by}))
 
     def migrations(self, key: str) -> Data:
-        return cast(Data, self._call("GET", f"/environments/{key}/migrations"))
+        return cast(Data, self.call("GET", f"/environments/{key}/migrations"))
 
     def order_migration(self, key: str, version: str, command: str, by: str, override: str = "") -> Data:
         body = {"command": command, "override": override, "by": by}
         place = f"/environments/{key}/migrations/{quote(version, safe='')}/commands"
-        return cast(Data, self._call("POST", place, json=body))
+        return cast(Data, self.call("POST", place, json=body))
 
     def logs(self, key: str, release: str | None, lines: int) -> dict[str, list[str]]:
         params: dict[str, str | int] = {"lines": lines} | ({"release": release} if release else {})
-        return cast(dict[str, list[str]], self._call("GET", f"/environments/{key}/logs", params=params))
+        return cast(dict[str, list[str]], self.call("GET", f"/environments/{key}/logs", params=params))
 
     def doctor(self) -> list[answers.Finding]:
-        return cast(list[answers.Finding], self._call("GET", "/doctor")["items"])
+        return cast(list[answers.Finding], self.call("GET", "/doctor")["items"])
+
+    def going_back(self, key: str) -> answers.RollbackPlan:
+        """What it would take to end a harm now."""
+        return cast(answers.RollbackPlan, self.call("GET", f"/environments/{key}/going-back"))
 
     # --- pipelines
 
     def start_run(self, body: Mapping[str, Any]) -> run_answers.Run:
-        return cast(run_answers.Run, self._call("POST", "/runs", json=body))
+        return cast(run_answers.Run, self.call("POST", "/runs", json=body))
 
     def run(self, id: int) -> run_answers.Run:
-        return cast(run_answers.Run, self._call("GET", f"/runs/{id}"))
+        return cast(run_answers.Run, self.call("GET", f"/runs/{id}"))
 
     def runs(self, limit: int, service: str | None = None) -> list[run_answers.Run]:
         """Newest first, without their nodes."""
-        return self._list("/runs", limit, **({"service": service} if service else {}))
+        return self.listed("/runs", limit, **({"service": service} if service else {}))
 
     def order_run(self, id: int, order: str) -> run_answers.Run:
         """``cancel`` or ``restart``."""
-        return cast(run_answers.Run, self._call("POST", f"/runs/{id}/{order}", json={}))
+        return cast(run_answers.Run, self.call("POST", f"/runs/{id}/{order}", json={}))
 
     def run_log(self, id: int, stage: str, node: str, offset: int) -> run_answers.Log:
         path = f"/runs/{id}/stages/{quote(stage, safe='')}/nodes/{quote(node, safe='')}/log"
-        return cast(run_answers.Log, self._call("GET", path, params={"offset": offset, "limit": 2**20}))
+        return cast(run_answers.Log, self.call("GET", path, params={"offset": offset, "limit": 2**20}))
 
     def sources(self) -> list[run_answers.Source]:
-        return self._list("/sources")
+        return self.listed("/sources")
 
     def put_source(self, service: str, body: Mapping[str, Any]) -> run_answers.Source:
-        return cast(run_answers.Source, self._call("PUT", f"/sources/{service}", json=body))
+        return cast(run_answers.Source, self.call("PUT", f"/sources/{service}", json=body))
 
     def remove_source(self, service: str) -> None:
-        self._call("DELETE", f"/sources/{service}")
+        self.call("DELETE", f"/sources/{service}")
 
     def value_stream(self, service: str, limit: int) -> run_answers.ValueStream:
-        found = self._call("GET", f"/services/{service}/stream", params={"limit": limit})
+        found = self.call("GET", f"/services/{service}/stream", params={"limit": limit})
         return cast(run_answers.ValueStream, found)
 
     # --- access
 
     def accounts(self) -> list[answers.Account]:
-        return self._list("/accounts")
+        return self.listed("/accounts")
 
     def add_account(self, name: str, grants: Sequence[str], password: str | None) -> answers.Account:
         body = {"name": name, "grants": list(grants), "password": password}
-        return cast(answers.Account, self._call("POST", "/accounts", json=body))
+        return cast(answers.Account, self.call("POST", "/accounts", json=body))
 
     def change_account(self, name: str, grants: Sequence[str] | None, disabled: bool | None) -> answers.Account:
         body = {"grants": None if grants is None else list(grants), "disabled": disabled}
-        return cast(answers.Account, self._call("PATCH", f"/accounts/{name}", json=body))
+        return cast(answers.Account, self.call("PATCH", f"/accounts/{name}", json=body))
 
     def set_password(self, name: str, password: str) -> None:
-        self._call("PUT", f"/accounts/{name}/password", json={"password": password})
+        self.call("PUT", f"/accounts/{name}/password", json={"password": password})
 
     def remove_account(self, name: str) -> None:
-        self._call("DELETE", f"/accounts/{name}")
+        self.call("DELETE", f"/accounts/{name}")
 
     def tokens(self) -> list[answers.Token]:
-        return self._list("/tokens")
+        return self.listed("/tokens")
 
     def issue_token(
         self, name: str, grants: Sequence[str], expires: float | None, owner: str | None
     ) -> answers.NewToken:
         """The token's facts, and its text as ``token``, this once."""
         body = {"name": name, "grants": list(grants), "expires": expires, "owner": owner}
-        return cast(answers.NewToken, self._call("POST", "/tokens", json=body))
+        return cast(answers.NewToken, self.call("POST", "/tokens", json=body))
 
     def revoke_token(self, id: str) -> None:
-        self._call("DELETE", f"/tokens/{id}")
+        self.call("DELETE", f"/tokens/{id}")
 
     def audit(self, limit: int, key: str | None) -> list[answers.AuditEntry]:
         """Newest first."""
-        return self._list("/audit", limit, **({"key": key} if key else {}))
+        return self.listed("/audit", limit, **({"key": key} if key else {}))
 
     def verify_audit(self) -> answers.Verified:
-        return cast(answers.Verified, self._call("GET", "/audit/verification"))
+        return cast(answers.Verified, self.call("GET", "/audit/verification"))
 
     def approvals(self) -> list[answers.Approval]:
-        return self._list("/approvals")
+        return self.listed("/approvals")
 
     def approval(self, id: int) -> answers.Approval:
-        return cast(answers.Approval, self._call("GET", f"/approvals/{id}"))
+        return cast(answers.Approval, self.call("GET", f"/approvals/{id}"))
 
     def approve(self, id: int) -> answers.Rollout:
         """The rollout that begins."""
-        return cast(answers.Rollout, self._call("POST", f"/approvals/{id}/approve"))
+        return cast(answers.Rollout, self.call("POST", f"/approvals/{id}/approve"))
 
     def reject(self, id: int, why: str) -> answers.Approval:
-        return cast(answers.Approval, self._call("POST", f"/approvals/{id}/reject", json={"why": why}))
+        return cast(answers.Approval, self.call("POST", f"/approvals/{id}/reject", json={"why": why}))
 
     def new_link(self, role: str, name: str) -> answers.Link:
         """A way in for a browser: ``url``, good once, until ``expires``."""
-        return cast(answers.Link, self._call("POST", "/links", json={"role": role, "name": name}))
+        return cast(answers.Link, self.call("POST", "/links", json={"role": role, "name": name}))
 
     def me(self) -> answers.Me:
-        return cast(answers.Me, self._call("GET", "/me"))
+        return cast(answers.Me, self.call("GET", "/me"))
 
     def release(self, key: str, release: str) -> answers.ReleaseDetail:
-        return cast(answers.ReleaseDetail, self._call("GET", f"/environments/{key}/releases/{release}"))
+        return cast(answers.ReleaseDetail, self.call("GET", f"/environments/{key}/releases/{release}"))
 
     def statement(self, key: str, release: str) -> Data:
         """What is signed about the artifact of a release, and whether it holds."""
-        return cast(Data, self._call("GET", f"/environments/{key}/releases/{release}/statement"))
+        return cast(Data, self.call("GET", f"/environments/{key}/releases/{release}/statement"))
 
     def compare(self, key: str, one: str, other: str) -> list[answers.Difference]:
         params = {"from": one, "to": other}
-        page = self._call("GET", f"/environments/{key}/compare", params=params)
+        page = self.call("GET", f"/environments/{key}/compare", params=params)
         return cast(list[answers.Difference], page["items"])
 
     def samples(self, id: int) -> list[answers.Sample]:
-        return self._list(f"/rollouts/{id}/samples")
+        return self.listed(f"/rollouts/{id}/samples")
 
     # --- what happens
 

@@ -119,7 +119,7 @@ def receive(context: typer.Context, service: Annotated[str, typer.Option(help="T
 
 def _began(client: Client, service: str, branch: str, commit: str) -> str:
     body = {"service": service, "ref": commit, "branch": branch, "trigger": "hook"}
-    run = cast("dict[str, Any]", client._call("POST", "/runs", json=body))
+    run = cast("dict[str, Any]", client.call("POST", "/runs", json=body))
     where = f"{client.url}/runs/{run['id']}"
     return f"run #{run['id']} of {service} {run['short']} {run['status']}: {where}"
 

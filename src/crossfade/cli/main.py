@@ -20,6 +20,8 @@ from crossfade.cli.audit import audit
 from crossfade.cli.client import Client, Data, Problem
 from crossfade.cli.context import FAILED, Context, Json, Where, progressing, telling, which, who
 from crossfade.cli.dashboard import dashboard
+from crossfade.cli.experiments import experiments
+from crossfade.cli.flags import flags
 from crossfade.cli.gates import gate
 from crossfade.cli.hook import hook
 from crossfade.cli.migrate import migrate
@@ -329,12 +331,20 @@ def rollback(
     to: Annotated[str | None, typer.Option(help="A release of the window, for example r3.", show_default=False)] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait while another rollout holds the environment.")] = False,
     detach: Annotated[bool, typer.Option("--detach", help="Return when it has begun.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Say what it would take to end a harm now, cheapest first; change nothing."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Return to the release before, or to any of the window. A rollout under way is aborted."""
     with telling(context, as_json) as ctx:
         client = ctx.client()
         key = which(client, where)
+        if dry_run:
+            would = client.going_back(key)
+            ctx.say(would, lambda: show.rollback_plan(would))
+            return
         state = _begin(ctx, lambda: client.rollback(key, to, who()), wait)
         _follow(ctx, client, state, detach, good=("promoted",) if state["kind"] == "rollback" else ("rolled-back",))
 
@@ -522,6 +532,8 @@ app.add_typer(tokens, name="tokens")
 for command in approvals.COMMANDS:
     app.command()(command)
 app.add_typer(audit, name="audit")
+app.add_typer(experiments, name="experiments")
+app.add_typer(flags, name="flags")
 app.add_typer(hook, name="hook")
 app.add_typer(migrate, name="migrate")
 app.add_typer(migrations, name="migrations")

@@ -182,12 +182,46 @@ def receipt(data: Data) -> RenderableType:
         rows.append(_clients(data))
     if data["traffic"]:
         rows.append(_spans(data))
+    for remedy in data.get("remedies") or ():
+        rows += _remedy(remedy)
     steps = Table.grid(padding=(0, 2))
     for step in data["steps"]:
         steps.add_row(f"{step['after']:8.2f} s", step["what"])
     rows.append(steps)
     if data.get("counts_lost_at"):
         rows.append(Text("  The edge restarted on the way: what it counted just before is lost.", style="yellow"))
+    return Group(*rows)
+
+
+def _remedy(data: Data) -> list[RenderableType]:
+    """What was considered, what was done of it, and what clients saw before and after."""
+    rows: list[RenderableType] = [Text(f"  remedy   {data['what']} {data['target']}: {data['why']}")]
+    rows += [
+        _choice(one, one["target"] == data["target"] and one["what"] == data["what"]) for one in data["considered"]
+    ]
+    for name in ("before", "after"):
+        if seen := data.get(name):
+            parts = [f"{word} it {seen[word]['failed']} of {seen[word]['requests']} failed" for word in ("with", "without")
+                     if word in seen]  # fmt: skip
+            rows.append(Text(f"           {name:<6} {', '.join(parts)}", style="dim"))
+    return rows
+
+
+def _choice(remedy: Data, chosen: bool) -> Text:
+    mark = "→" if chosen else " "
+    can = "" if remedy["applies"] else "not: "
+    return Text(f"         {mark} {remedy['text']}: {can}{remedy['why']}", style="" if chosen else "dim")
+
+
+def rollback_plan(data: Data) -> RenderableType:
+    """What it would take to go back now, the cheapest that applies first."""
+    chosen = data["chosen"]
+    rows = [Text(f"would: {data['reason']}" if chosen is not None else data["reason"], style="bold")]
+    for place, remedy in enumerate(data["remedies"]):
+        rows.append(_choice(remedy, place == chosen))
+        if remedy["applies"]:
+            takes = f"about {show_duration(remedy['seconds'])}"
+            rows.append(Text(f"             {takes}; {remedy['notices']}", style="dim"))
     return Group(*rows)
 
 
