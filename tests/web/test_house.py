@@ -20,6 +20,8 @@ from fastapi.routing import APIRoute
 from crossfade.bootstrap.pipelines import compose_pipelines, make_works
 from crossfade.bootstrap.state import make_parts, prepare, read_config
 from crossfade.domain.access import Actor, Grant, Role, local_actor
+from crossfade.domain.experiments.plan import Metric, MetricKind
+from crossfade.domain.experiments.plan import Plan as TrialPlan
 from crossfade.domain.pipeline.plan import Commit, Node, NodeKind, Pipeline, Stage, StageName, Step
 from crossfade.domain.pipeline.run import RunPlan
 from crossfade.domain.release import BlueGreen, ReleaseConfig
@@ -85,6 +87,38 @@ WANTS: Mapping[str, str] = {
     "GET /runs/{id}/orders/{order}": "viewer",
     "POST /runs/{id}/orders/{order}": "operator",
     "GET /services/{name}/stream": "viewer",
+    "GET /flags": "session",
+    "GET /environments/{name}/{environment}/flags": "viewer",
+    "GET /environments/{name}/{environment}/new-flag": "viewer",
+    "POST /environments/{name}/{environment}/new-flag": "operator",
+    "POST /environments/{name}/{environment}/flag-preview": "viewer",
+    "GET /environments/{name}/{environment}/flags/{flag:path}": "viewer",
+    "GET /environments/{name}/{environment}/flags/{flag:path}/part": "viewer",
+    "GET /environments/{name}/{environment}/flags/{flag:path}/edit": "viewer",
+    "POST /environments/{name}/{environment}/flags/{flag:path}/edit": "operator",
+    "GET /environments/{name}/{environment}/flags/{flag:path}/orders/{order}": "viewer",
+    "POST /environments/{name}/{environment}/flags/{flag:path}/orders/{order}": "operator",
+    "GET /environments/{name}/{environment}/flags/{flag:path}/versions/{number}": "viewer",
+    "POST /environments/{name}/{environment}/flags/{flag:path}/versions/{number}": "operator",
+    "GET /environments/{name}/{environment}/flags/{flag:path}/promote": "viewer",
+    "POST /environments/{name}/{environment}/flags/{flag:path}/promote": "operator",
+    "GET /environments/{name}/{environment}/flags/{flag:path}/ramp": "viewer",
+    "POST /environments/{name}/{environment}/flags/{flag:path}/ramp": "operator",
+    "GET /ramps/{id}": "viewer",
+    "GET /ramps/{id}/part": "viewer",
+    "GET /ramps/{id}/orders/{order}": "viewer",
+    "POST /ramps/{id}/orders/{order}": "operator",
+    "GET /flag-requests": "session",
+    "GET /flag-requests/{id}": "viewer",
+    "POST /flag-requests/{id}/{answer}": "operator",
+    "GET /environments/{name}/{environment}/experiments": "viewer",
+    "GET /environments/{name}/{environment}/new-experiment": "viewer",
+    "POST /environments/{name}/{environment}/new-experiment": "operator",
+    "GET /environments/{name}/{environment}/experiments/{experiment}": "viewer",
+    "GET /environments/{name}/{environment}/experiments/{experiment}/part": "viewer",
+    "GET /environments/{name}/{environment}/experiments/{experiment}/plots/{plot}": "viewer",
+    "GET /environments/{name}/{environment}/experiments/{experiment}/orders/{order}": "viewer",
+    "POST /environments/{name}/{environment}/experiments/{experiment}/orders/{order}": "operator",
     "GET /live": "viewer",
     "POST /logout": "session",
     "GET /login": "nobody",
@@ -98,6 +132,15 @@ WANTS: Mapping[str, str] = {
 QUERY = {"GET /glance": f"?keys={KEY}", "GET /live": f"?keys={KEY}"}
 FILL = {"id": "1", "release": "r2", "mark": "0", "path:path": "style.css", "answer": "approve"}
 FILL |= {"stage": "commit", "node": "tests", "order": "cancel"}
+FILL |= {"flag:path": "checkout", "number": "1", "experiment": "page", "plot": "course"}
+
+
+def flag_of(texts: list[str]) -> dict[str, Any]:
+    """A flag with texts wherever somebody may write one."""
+    ours = {"description": texts[0], "owner": texts[1], "tags": [texts[2]]}
+    rules = [{"name": texts[0], "if": {"==": [{"var": texts[1]}, texts[3]]}, "serve": "on"}]
+    variants = {"on": texts[1], "off": texts[3]}
+    return {"state": "ENABLED", "variants": variants, "defaultVariant": "off", "crossfade": {**ours, "rules": rules}}
 
 
 class Idle:
@@ -129,6 +172,15 @@ def service() -> Iterator[Service]:
         parts.store.add_release(KEY, Digest("sha256:" + f"{number:064d}"), config, label, 1.0)
     plan = Plan(KEY, Kind.DEPLOY, ReleaseNumber(2), None, Slot.GREEN, BlueGreen())
     parts.store.begin(plan, HOSTILE[0], time.time())
+    found.flags.bring(KEY, {"flags": {"checkout": flag_of(HOSTILE)}}, False, False, ROOT)
+    olga = Actor("olga", (Grant(Role.OPERATOR),), "session")
+    found.flags.set_settings(KEY, Role.OPERATOR, ROOT)
+    found.flags.save(KEY, "checkout", flag_of([*HOSTILE[1:3], HOSTILE[0], HOSTILE[3]]), olga, note=HOSTILE[0])
+    found.flags.set_settings(KEY, None, ROOT)
+    found.ramps.begin(KEY, "checkout", "on", ROOT)
+    metrics = (Metric("orders", MetricKind.CONVERSION, "order"),)
+    trial = TrialPlan("page", "checkout", "off", ("on",), {"on": 5000, "off": 5000}, metrics)
+    found.experiments.create(KEY, trial, ROOT, hypothesis=HOSTILE[1])
     found.approvals.ask(KEY, ReleaseNumber(3), Role.OPERATOR, Actor("olga", (), "session"))
     for name, grants in {
         "vera": ["viewer"],
@@ -211,10 +263,11 @@ def routes(app: FastAPI) -> list[str]:
 def place(route: str) -> tuple[str, str]:
     method, path = route.split(" ")
     slots = {**FILL, "name": KEY.service, "environment": KEY.environment}
-    if "/plots/" in path:
-        slots["name"] = "interval"
-    if "/orders/" in path:
-        slots["name"] = "pause"
+    if path.startswith("/rollouts/"):
+        slots["name"] = "interval" if "/plots/" in path else "pause"
+    for beginning, order in (("/environments/", "kill"), ("/ramps/", "pause")):
+        if path.startswith(beginning):
+            slots["order"] = "start" if "/experiments/" in path else order
     if "/accounts/" in path:
         slots["name"] = "vera"
     filled = re.sub(r"\{([^}]+)\}", lambda match: slots[match[1]], path)
@@ -310,6 +363,12 @@ def test_what_others_wrote_is_shown_as_text(logged_in: Mapping[str, Visitor]) ->
             "/runs/1/orders/cancel",
             f"/services/{KEY.service}/stream",
             "/audit",
+            "/flags",
+            *(f"/environments/{KEY}/flags/checkout{page}" for page in ("", "/edit", "/versions/1", "/ramp")),
+            "/flag-requests",
+            "/flag-requests/1",
+            f"/environments/{KEY}/experiments",
+            f"/environments/{KEY}/experiments/page",
         )
     )
     assert "<script>alert" not in seen

@@ -28,6 +28,7 @@ from crossfade.domain.rollout import Phase, Plan, Rollout
 from crossfade.domain.traffic import Slot
 from crossfade.domain.values import EnvKey, ReleaseNumber, Weight
 from crossfade.fakes.artifacts import FakeArtifacts
+from crossfade.fakes.flags import MemoryFlags
 from crossfade.fakes.prober import FakeProber
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
@@ -105,6 +106,7 @@ class World:
             artifacts=FakeArtifacts(place / "artifacts"),
             secrets=FakeSecrets(),
             access=SqlAccess(url),
+            flags=MemoryFlags(self.store),
             key=b"key",
         )
         self.service = Service(self.parts, Idle(), lambda *_: ReleaseConfig(("true",)))

@@ -16,7 +16,23 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from crossfade.domain import errors
 from crossfade.service import Service
-from crossfade.web import access, environments, glance, history, login, oidc, rollouts, runs, stream
+from crossfade.web import (
+    access,
+    environments,
+    experiments,
+    flag_editor,
+    flag_history,
+    flag_requests,
+    flags,
+    glance,
+    history,
+    login,
+    oidc,
+    ramps,
+    rollouts,
+    runs,
+    stream,
+)
 from crossfade.web.assets import Assets
 from crossfade.web.headers import Headers, fill
 from crossfade.web.provider import Provider
@@ -42,7 +58,7 @@ TITLES: Final = {
     503: "Out of reach",
     507: "Cannot be written",
 }
-API: Final = ("/api/", "/metrics", "/healthz", "/readyz")
+API: Final = ("/api/", "/ofrep/", "/metrics", "/healthz", "/readyz")
 
 _log = logging.getLogger(__name__)
 
@@ -62,6 +78,12 @@ def create_web(service: Service, *, origin: str, key: bytes, provider: Provider 
         access.router(house),
         rollouts.router(house),
         runs.router(house),
+        flag_requests.router(house),
+        flag_editor.router(house),
+        flag_history.router(house),
+        ramps.router(house),
+        experiments.router(house),
+        flags.router(house),  # behind the others: the page of a flag takes whatever name is left
         stream.router(house),
     ):
         web.include_router(routes)

@@ -23,6 +23,7 @@ EVENTS_SHOWN: Final = 100
 LOOKED_BACK: Final = 2_000
 """Changes of the feed that are looked through for events: most of them only say that a rollout was saved."""
 ENTRIES_SHOWN: Final = 50
+FLAGS_NAMED: Final = 5
 
 Id = Annotated[int, Path(ge=1, le=2**31 - 1)]
 Before = Annotated[int | None, Query(ge=1, le=2**62)]
@@ -54,6 +55,12 @@ def told(change: Change) -> Event | None:
             text, tone = f"{data['release']} is live in {data['slot']}", "good"
         case "approval":
             text = f"{data['release']}: approval {data['approval']} is {data['state']}"
+        case "flags" if data.get("flags"):
+            names = list(map(str, data["flags"]))
+            more = f" and {len(names) - FLAGS_NAMED} more" if len(names) > FLAGS_NAMED else ""
+            text = f"flags have changed: {', '.join(names[:FLAGS_NAMED])}{more}"
+        case "flag-request":
+            text = f"flags: request {data['request']} is {data['state']}"
         case "rollout" if data.get("phase") == "rolled-back":
             text, tone = f"{data['candidate']} went back", "bad"
         case _:

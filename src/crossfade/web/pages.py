@@ -15,7 +15,7 @@ from crossfade.web.assets import Assets
 
 UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
-_TURNING: Final = dict.fromkeys(
+TURNING: Final = dict.fromkeys(
     (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\N{REPLACEMENT CHARACTER}"
 )
 
@@ -43,13 +43,14 @@ def templates(assets: Assets) -> Environment:
         value=value,
         digest=digest,
         outcome=outcome,
+        capitalize_first=capitalize_first,
     )
     return found
 
 
 def plain(found: Any) -> Any:
     """Text without the marks that turn its direction: a label must not read as another."""
-    return found.translate(_TURNING) if isinstance(found, str) and not found.isascii() else found
+    return found.translate(TURNING) if isinstance(found, str) and not found.isascii() else found
 
 
 def ago(at: float | None, now: float | None = None) -> str:
@@ -102,6 +103,11 @@ def value(found: object) -> str:
     if found is None:
         return "\N{EN DASH}"
     return found if isinstance(found, str) else json.dumps(found, ensure_ascii=False)
+
+
+def capitalize_first(text: str) -> str:
+    """A sentence that another one began, as one of its own; names in it stay as they are, and its point is left off."""
+    return text[:1].upper() + text[1:].rstrip(".")
 
 
 def digest(text: str) -> str:

@@ -21,9 +21,9 @@ from crossfade.web.assets import Assets
 from crossfade.web.pages import templates
 
 THEMES: Final = ("light", "dark")
-LARGEST_FORM: Final = 64 * 1024
-"""Bytes."""
-MOST_FIELDS: Final = 100
+LARGEST_FORM: Final = 256 * 1024
+"""Bytes: a flag with all of its rules."""
+MOST_FIELDS: Final = 2_000
 LONGEST_SECRET: Final = 200
 LONGEST_PLACE: Final = 1000
 
