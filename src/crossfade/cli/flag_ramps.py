@@ -56,10 +56,11 @@ def ramp(
             given_variant = variant or _only(client.flags.flag(key, flag)["flag"], flag)
             body: dict[str, Any] = {"variant": given_variant, "rule": rule, "steps": _steps(steps)}
             state = client.flags.begin_ramp(key, flag, {k: v for k, v in body.items() if v is not None})
-        if not detach and given != ["pause"]:
+        followed = not detach and given != ["pause"]
+        if followed:
             state = _follow(ctx, client, state)
         ended = state
-        ctx.say(ended, lambda: show.ramp(ended))
+        ctx.say(ended, lambda: show.ramp(ended, journal=not followed))
         if ended["ended"] and ended["phase"] not in ("finished", "aborted"):
             raise typer.Exit(FAILED)
 

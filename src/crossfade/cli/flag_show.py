@@ -182,8 +182,8 @@ def requests(found: Sequence[Data]) -> RenderableType:
 # --- ramps
 
 
-def ramp(found: Data) -> RenderableType:
-    """One ramp, with both arms and the verdict."""
+def ramp(found: Data, journal: bool = True) -> RenderableType:
+    """One ramp, with what clients of each variant saw, and the verdict."""
     head = Text(f"ramp #{found['id']} ").append(f"{found['flag']} = {found['variant']}", style="bold")
     head.append(f"   {found['service']}/{found['environment']}   ", style="dim")
     phase = "paused" if found["paused"] else found["phase"]
@@ -192,14 +192,21 @@ def ramp(found: Data) -> RenderableType:
     line = Text(f"  {weight(found['weight']):>7} ").append("█" * cells, style="green").append("·" * (BAR - cells))
     steps = " → ".join(weight(step["weight"]) for step in found["steps"])
     rows: list[RenderableType] = [head, line.append(f"  step {min(found['step'] + 1, len(found['steps']))} of {steps}")]
+    rows += [Text(f"  {_arm(name, arm)}", style="dim") for name, arm in found["arms"].items()]
     if found["waiting"] and not found["ended"]:
         rows.append(Text(f"  {found['waiting']}"))
-    if found["verdict"]:
-        rows.append(Text(f"  {found['verdict']['finding']}: {found['verdict']['sentence']}", style="dim"))
     if found["reason"]:
         rows.append(Text(f"  {found['reason']}", style="yellow"))
-    rows += [Text(journal_line(found, line)) for line in found.get("journal", [])]
+    elif found["verdict"]:
+        rows.append(Text(f"  {found['verdict']['finding']}: {found['verdict']['sentence']}", style="dim"))
+    if journal:
+        rows += [Text(journal_line(found, line)) for line in found.get("journal", [])]
     return Group(*rows)
+
+
+def _arm(name: str, arm: Data) -> str:
+    latency = f", p99 {arm['p99_ms']:.3g} ms" if arm["p99_ms"] is not None else ""
+    return f"{name:<12} {arm['requests']} requests, {arm['failed']} failed{latency}"
 
 
 def journal_line(found: Data, line: Data) -> str:
