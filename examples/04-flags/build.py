@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-version = sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BOOKSHOP_VERSION") or (HERE / "VERSION").read_text().strip()
+version = (
+    sys.argv[1] if len(sys.argv) > 1 else os.environ.get("BOOKSHOP_VERSION") or (HERE / "VERSION").read_text().strip()
+)
 app = Path(os.environ.get("BOOKSHOP_OUTPUT", HERE / "build" / "app"))
 shutil.rmtree(app, ignore_errors=True)
 app.mkdir(parents=True)
