@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
 import signal
@@ -16,7 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from crossfade.api.ofrep import AT_ONCE
 from crossfade.api.ofrep_limits import LARGEST_BODY
+from crossfade.bootstrap.flag_file import FlagFile, flag_file_app
 from tests.api.ofrep_world import FLAGS, Server, changed, serving
 
 
@@ -188,6 +191,24 @@ def test_a_hostile_body_is_refused_in_the_protocols_form(
     said = answer.json()
     assert (said["errorCode"], said.get("key")) == (code, "welcome" if path.endswith("welcome") else None)
     assert said["errorDetails"]
+
+
+def test_thousands_of_flags_are_answered_in_their_order_and_others_have_their_turn_meanwhile(tmp_path: Path) -> None:
+    async def turns(count: int) -> int:
+        """How often others have their turn while so many flags are evaluated."""
+        path = tmp_path / f"{count}.json"
+        path.write_text(json.dumps({"flags": {f"flag-{n}": FLAGS["flags"]["welcome"] for n in range(count)}}))
+        transport = httpx.ASGITransport(flag_file_app(FlagFile(path)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://flags") as client:
+            asking = asyncio.create_task(client.post("/ofrep/v1/evaluate/flags"))
+            taken = 0
+            while not asking.done():
+                await asyncio.sleep(0)
+                taken += 1
+        assert [flag["key"] for flag in asking.result().json()["flags"]] == [f"flag-{n}" for n in range(count)]
+        return taken
+
+    assert asyncio.run(turns(5 * AT_ONCE)) >= asyncio.run(turns(AT_ONCE)) + 4
 
 
 def test_a_body_without_a_length_is_bounded_all_the_same(kept: Server) -> None:

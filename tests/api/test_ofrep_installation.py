@@ -67,6 +67,17 @@ def test_the_token_of_a_replica_opens_the_flags_of_its_own_environment_only(worl
             assert client.get(f"/ofrep/v1/changes?environment={elsewhere}").status_code == 403
 
 
+def test_what_was_asked_is_counted_by_its_route_and_addresses_beside_it_are_nobodys(world: World) -> None:
+    with world.client(world.parts.events_token(KEY)) as client:
+        assert [client.post(one).status_code for one in (ONE, ALL, f"{ALL}/none")] == [200, 200, 404]
+        assert [client.post(one).status_code for one in (f"{ALL}-of-others", "/ofrep/v1/evaluate")] == [404, 404]
+        assert [client.get(one).status_code for one in (ONE, ALL)] == [405, 405]
+    with world.client(TOKEN) as client:
+        told = client.get("/metrics").text
+    for route, status in ((f"{ALL}/{{key}}", 200), (f"{ALL}/{{key}}", 404), (ALL, 200)):
+        assert f'crossfade_api_requests_total{{method="POST",route="{route}",status="{status}"}} 1.0' in told
+
+
 def test_an_account_names_the_environment_and_must_be_a_viewer_there(world: World) -> None:
     with world.client(world.token("viewer@shop/staging")) as client:
         assert client.post(ONE, headers={"X-Crossfade-Environment": str(STAGING)}).json()["value"] is False

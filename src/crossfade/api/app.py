@@ -32,7 +32,7 @@ from crossfade.api.meter import VERSION, Meter, Metered
 from crossfade.api.metrics import registry
 from crossfade.api.ofrep import ALLOWED_HEADERS, EXPOSED_HEADERS, PREFIX, Ofrep
 from crossfade.api.ofrep_limits import USUAL, Offer
-from crossfade.api.ofrep_routes import KEY_SCHEME
+from crossfade.api.ofrep_routes import KEY_SCHEME, Straight
 from crossfade.api.ofrep_routes import router as ofrep_router
 from crossfade.api.ofrep_source import Installation
 from crossfade.api.problems import SCHEMA, Json, handle_errors
@@ -74,7 +74,8 @@ def create_app(
     metrics = registry(service, streams)
     app.state.guard = guard = Guard(service, token)
     app.state.ofrep = ofrep = Ofrep(Installation(service, guard), token.encode(), flags.rate, origin)
-    app.include_router(ofrep_router(ofrep))  # first: these are asked most
+    asked_most = ofrep_router(ofrep)
+    app.include_router(asked_most)
     app.include_router(_server(service, metrics, ready))
     api = APIRouter(prefix=VERSION, route_class=GuardedRoute)
 
@@ -99,6 +100,7 @@ def create_app(
         api.include_router(routes)
     app.include_router(api)
     handle_errors(app)
+    app.add_middleware(Straight, routes=asked_most, ofrep=ofrep)
     if flags.origins:
         app.add_middleware(_CrossOrigin, origins=flags.origins)
     app.add_middleware(Metered, meter=Meter(metrics))

@@ -90,7 +90,7 @@ def context_in(body: bytes) -> dict[str, Any]:
         return {}
     try:
         text = body.decode()
-        said = json.loads(text, parse_constant=_no_number)
+        said = _JSON.decode(text)
     except UnicodeDecodeError:
         raise Malformed(400, "PARSE_ERROR", "The body is not UTF-8.") from None
     except RecursionError:
@@ -114,6 +114,9 @@ def context_in(body: bytes) -> dict[str, Any]:
 
 def _no_number(name: str) -> float:
     raise ValueError(f"{name} is not a number of JSON")
+
+
+_JSON: Final = json.JSONDecoder(parse_constant=_no_number)
 
 
 def _deeper(value: Any, levels: int) -> bool:

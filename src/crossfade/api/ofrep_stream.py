@@ -197,7 +197,7 @@ class Stream(Response):
         self._channels, self._source, self._key, self._last = channels, source, key, last
         self._may_listen, self._until = may_listen, until
         # Everybody has the same ticket; that not everybody asks for the next one at once, each waits for a while of its own.
-        self._renew = until - TICKET_LASTS * random.uniform(0.3, 0.9) if until is not None else None  # noqa: S311
+        self._renew = until - TICKET_LASTS * random.uniform(0.3, 0.9) if until is not None else None  # noqa: S311 - no secret
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         listener = Listener()

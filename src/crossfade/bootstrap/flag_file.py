@@ -166,13 +166,14 @@ def flag_file_app(source: FlagFile, token: str = "") -> FastAPI:
 
     from crossfade import __version__
     from crossfade.api.ofrep import ALLOWED_HEADERS, EXPOSED_HEADERS, Ofrep
-    from crossfade.api.ofrep_routes import router
+    from crossfade.api.ofrep_routes import Straight, router
 
     app = FastAPI(title="Crossfade flags", version=__version__, openapi_url=None, redirect_slashes=False)
     # Without a token anybody may listen anyway; a secret of chance would only make streams break when this is restarted.
     ofrep = Ofrep(source, token.encode() or b"open")
     app.state.channels = ofrep.channels
-    app.include_router(router(ofrep))
+    routes = router(ofrep)
+    app.include_router(routes)
 
     @app.get("/healthz")
     async def healthz() -> JSONResponse:
@@ -185,6 +186,7 @@ def flag_file_app(source: FlagFile, token: str = "") -> FastAPI:
         reasons = source.faults()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
 
+    app.add_middleware(Straight, routes=routes, ofrep=ofrep)
     app.add_middleware(
         CORSMiddleware,
         allow_origin_regex=LOCAL_ORIGIN,
@@ -210,6 +212,7 @@ def serve_flag_file(
     import uvicorn
 
     from crossfade.bootstrap.server import listen
+    from crossfade.bootstrap.wire import Bounded
 
     try:
         address = ip_address(host)
@@ -248,7 +251,13 @@ def serve_flag_file(
             await super().shutdown(sockets)
 
     config = uvicorn.Config(
-        app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2, server_header=False
+        app,
+        http=Bounded,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=2,
+        server_header=False,
     )
     Server(config).run(sockets=[listener])
 

@@ -187,6 +187,8 @@ def _run(
     """Answer until SIGTERM. ``before_end`` ends the streams, which uvicorn would wait for."""
     import uvicorn
 
+    from crossfade.bootstrap.wire import Bounded
+
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets)
@@ -201,6 +203,7 @@ def _run(
 
     config = uvicorn.Config(
         app,
+        http=Bounded,
         log_config=None,
         access_log=False,
         lifespan="off",

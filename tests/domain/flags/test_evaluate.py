@@ -42,6 +42,7 @@ def test_an_evaluation_depends_on_its_arguments_alone(
     first = evaluator.all(context, NOW)
     assert context == asked
     assert evaluator.all(context, NOW) == first
+    assert evaluator.all(context, NOW, 0, 2) + evaluator.all(context, NOW, 2) == first
     assert [evaluator.evaluate(key, context, NOW) for key in evaluator.keys] == first
     assert compiled(flag_set).all(copy.deepcopy(context), NOW) == first
 

@@ -72,15 +72,15 @@ class Evaluator:
                 return answer
         return _odd(key, answers, found)
 
-    def all(self, context: Mapping[str, Json], now: float) -> list[Evaluation]:
-        """What all flags come to, in their order; of a context that is none, the error of each."""
+    def all(self, context: Mapping[str, Json], now: float, begin: int = 0, end: int | None = None) -> list[Evaluation]:
+        """What all flags come to, in their order, or those from ``begin`` to ``end``; of a context that is none, errors."""
         if context.__class__ is not dict:
             if not isinstance(context, Mapping):
-                return [self.evaluate(key, context, now) for key in self._programs]
+                return [self.evaluate(key, context, now) for key in self.keys[begin:end]]
             context = dict(context)
         found: list[Evaluation] = []
         add = found.append
-        for fixed, logic, timed, answers in self._list:
+        for fixed, logic, timed, answers in self._list[begin:end]:
             if fixed is not None:
                 add(fixed)
                 continue
