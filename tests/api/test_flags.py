@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
@@ -35,6 +36,18 @@ def client(world: World) -> Iterator[TestClient]:
 
 def save(client: TestClient, name: str = "a", flag: dict[str, Any] = FLAG, **more: Any) -> Any:
     return client.put(f"{PLACE}/flags/{name}", json={"flag": flag, **more})
+
+
+@pytest.mark.parametrize("name", ["team/flag", "a/commands", "/", "a?b#c", "50 %", "<b>"])
+def test_whatever_key_a_flag_has_it_can_be_read_killed_ramped_and_removed(client: TestClient, name: str) -> None:
+    client.post(f"{PLACE}/flag-imports", json={"document": {"flags": {name: FLAG}}}).raise_for_status()
+    place = f"{PLACE}/flags/{quote(name, safe='')}"
+    assert client.get(place).json()["key"] == name
+    assert client.post(f"{place}/ramps", json={"variant": "on"}).json()["flag"] == name
+    client.post("/api/v1/ramps/1/commands", json={"command": "abort"}).raise_for_status()
+    client.post(f"{place}/commands", json={"command": "kill"}).raise_for_status()
+    assert client.post(f"{place}/why", json={"context": {}}).json()["flag"] == name
+    assert client.get(place).json()["flag"]["crossfade"]["killed"]
 
 
 def test_a_flag_is_made_read_changed_and_removed(client: TestClient) -> None:
@@ -243,3 +256,11 @@ def test_hostile_flags_are_refused_with_a_reason(client: TestClient, flag: bytes
         answer = client.put(f"{PLACE}/flags/a", content=content, headers={"Content-Type": "application/json"})
         problem(answer, 422, "invalid")
     assert client.get(f"{PLACE}/flags").json()["version"] == 0
+
+
+def test_of_very_many_faults_the_first_are_told_and_all_are_counted(client: TestClient) -> None:
+    flags = {f"f{n}": {"state": "?", "variants": {f"v{v}": v for v in range(50)}} for n in range(2000)}
+    answer = client.post(f"{PLACE}/flag-imports", json={"document": {"flags": flags}})
+    problem(answer, 422, "invalid")
+    assert "And 1995 more." in answer.json()["title"]
+    assert len(answer.content) < 100_000

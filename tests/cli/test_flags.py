@@ -37,6 +37,24 @@ def said(shop: Installation, *words: str) -> str:
     return " ".join((done.stdout + done.stderr).split())
 
 
+def test_what_others_have_written_does_not_speak_to_the_terminal(shop: Installation, tmp_path: Path) -> None:
+    said_of = {"description": "\x1b[31mred \x9b2J\u202e", "owner": "[/]", "tags": ["[bold]b[/bold]", ":smile:"]}
+    shop.run("flags", "import", str(flag_set(tmp_path, hostile={**BOOLEAN, "crossfade": said_of})))
+    for words in (("list",), ("get", "hostile"), ("list", "--json"), ("get", "hostile", "--json"), ("versions",)):
+        shown = shop.run("flags", *words).stdout
+        assert not {"\x1b", "\x9b", "\u202e"} & set(shown)
+    listed = shop.run("flags", "list").stdout
+    assert "[/]" in listed and "[bold]b[/bold], :smile:" in listed
+    assert shop.json("flags", "get", "hostile")["flag"]["crossfade"]["description"] == said_of["description"]
+
+
+def test_a_file_that_says_a_thing_twice_is_refused(shop: Installation, tmp_path: Path) -> None:
+    file = tmp_path / "twice.json"
+    one = json.dumps(BOOLEAN)
+    file.write_text(f'{{"flags": {{"twice": {one}, "twice": {one}}}}}')
+    assert "each name of an object once" in said(shop, "flags", "import", str(file))
+
+
 def test_a_flag_is_made_shared_explained_compared_and_made_what_it_was(shop: Installation, tmp_path: Path) -> None:
     shop.run("flags", "set", "banner", "--owner", "ada", "--tag", "shop", "--note", "the first")
     data = {**BOOLEAN, "crossfade": {"owner": "ada", "rules": [SPLIT]}}

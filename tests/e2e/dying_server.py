@@ -1,7 +1,8 @@
-"""The real server, except that it kills itself, by SIGKILL, once at every boundary between two steps of a rollout.
+"""The real server, except that it kills itself, by SIGKILL, once at every boundary between two steps.
 
-``python -m tests.e2e.dying_server STATE PORT RECORD MODE``: with MODE ``kill`` each boundary that RECORD does not hold
-yet is written there and then dies; with MODE ``list`` it is only written there.
+``python -m tests.e2e.dying_server STATE PORT RECORD MODE``: with MODE ``kill`` each boundary of a rollout that RECORD does
+not hold yet is written there and then dies; with MODE ``list`` it is only written there. MODE ``kill-ramps`` dies so after
+every kind of write that a ramp makes into the ledger, which is before the next one.
 """
 
 from __future__ import annotations
@@ -9,9 +10,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from crossfade import bootstrap
+from crossfade.store.access import SqlAccess
+from crossfade.store.flags import SqlFlags
 
 
 def main() -> None:
@@ -25,10 +30,42 @@ def main() -> None:
             file.write(boundary + "\n")
             file.flush()
             os.fsync(file.fileno())
-        if mode == "kill":
+        if mode != "list":
             os.kill(os.getpid(), signal.SIGKILL)
 
-    bootstrap.serve(state, bootstrap.Given("127.0.0.1", port), at)
+    given = bootstrap.Given("127.0.0.1", port)
+    if mode != "kill-ramps":
+        bootstrap.serve(state, given, at)
+        return
+    after(SqlFlags, "add_ramp", at, lambda *_, **__: "begun")
+    after(SqlFlags, "save_ramp", at, _saved)
+    after(SqlFlags, "write", at, lambda _key, document, flags, *_, **__: _written(document, flags))
+    after(SqlAccess, "note", at, lambda *_, **__: "", lambda entry: f"noted {entry.what}")
+    bootstrap.serve(state, given)
+
+
+def after(
+    of: type, name: str, at: Callable[[str], None], given: Callable[..., str], made: Callable[[Any], str] | None = None
+) -> None:
+    """Call ``at`` once the method has returned, with what was given to it, or was made of it, in words."""
+    real = getattr(of, name)
+
+    def called(self: Any, *args: Any, **named: Any) -> Any:
+        found = real(self, *args, **named)
+        at(made(found) if made is not None else given(*args, **named))
+        return found
+
+    setattr(of, name, called)
+
+
+def _saved(_id: int, state: Any, *_: Any, **__: Any) -> str:
+    ramp = state["ramp"]
+    return " ".join(("saved", ramp["phase"], *(action["kind"] for action in ramp["pending"])))
+
+
+def _written(document: Any, flags: Any) -> str:
+    killed = any(document["flags"][name].get("crossfade", {}).get("killed") for name in flags)
+    return "wrote kill" if killed else "wrote share"
 
 
 if __name__ == "__main__":

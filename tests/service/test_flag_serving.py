@@ -186,3 +186,25 @@ def test_contexts_are_remembered_each_once_and_not_too_many(flags: Flags) -> Non
     serving.remember({"x": object()})
     found = flags.serving(KEY).contexts.all()
     assert (len(found), found[0]) == (flag_serving.CONTEXTS_KEPT, {"targetingKey": "4"})
+
+
+@pytest.mark.usefixtures("always_looking")
+def test_a_version_that_nobody_can_read_leaves_the_last_good_one_served_and_is_written_over(
+    stage: Stage, flags: Flags
+) -> None:
+    flags.save(KEY, "a", ON, OPERATOR)
+    broken = {"flags": {"a": {"state": "by hand"}}}
+    stage.parts.flags.write(KEY, broken, ("a",), "nobody", stage.now, expects=1)
+    for server in (flags, stage.another_server().flags):
+        assert served(server) == "on"
+        assert server.serving(KEY).stale_since == stage.now
+    settle(stage)
+    assert flags.serving(KEY).stale_since == stage.now, "a release that comes does not make it readable"
+    assert written(flags.save(KEY, "a", OFF, OPERATOR)).number == 3
+    assert (served(flags), flags.serving(KEY).stale_since) == ("off", None)
+
+
+def test_a_set_of_which_no_version_can_be_read_is_told_to_be_so(stage: Stage, flags: Flags) -> None:
+    stage.parts.flags.write(KEY, {"flags": 5}, (), "nobody", stage.now, expects=0)
+    with pytest.raises(StorageFailed, match="can be read"):
+        flags.serving(KEY)

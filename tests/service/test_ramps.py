@@ -21,7 +21,7 @@ from crossfade.domain.analysis.policy import (
     SourceKind,
     WhenUnsure,
 )
-from crossfade.domain.errors import Busy, Forbidden, Invalid, NotFound, Refused, Unavailable
+from crossfade.domain.errors import Busy, Forbidden, Invalid, NotFound, Refused, StorageFailed, Unavailable
 from crossfade.domain.flags.ramp import Command
 from crossfade.domain.release import Step
 from crossfade.domain.rollout import Rollout
@@ -382,6 +382,32 @@ def test_what_cannot_be_ramped_is_refused_with_what_to_do() -> None:
     shop.run()
     with pytest.raises(Refused, match="has 100 % of rule 'ramp' already"):
         ramps.begin(KEY, FLAG, "on", OPERATOR)
+
+
+@pytest.mark.parametrize("rule", ["a\nb", "x" * 201])
+def test_a_ramp_that_would_make_of_the_flag_what_nobody_can_read_is_refused(rule: str) -> None:
+    shop = Shop()
+    with pytest.raises(Invalid, match="name"):
+        shop.ramps.begin(KEY, FLAG, "on", OPERATOR, rule=rule, steps=STEPS)
+    assert shop.parts.flags.ramps(KEY) == ()
+
+
+def test_an_order_that_cannot_be_written_down_is_not_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    shop = Shop()
+    shop.begin()
+    shop.serve()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise StorageFailed("The disk is full.")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shop.parts.flags, "save_ramp", full)
+        with pytest.raises(StorageFailed):
+            shop.ramps.order(shop.id, Command.FINISH, OPERATOR)
+    shop.serve()
+    view = shop.ramps.view(shop.id)
+    assert (view["phase"], view["weight"], shop.share()) == ("ramping", 1000, 1000)
+    assert not any("finish" in line["text"] for line in view["journal"])
 
 
 def test_where_changes_want_approval_beginning_a_ramp_wants_that_role() -> None:

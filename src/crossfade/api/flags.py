@@ -125,7 +125,7 @@ def router(service: Service) -> APIRouter:
     """The routes."""
     routes = APIRouter(route_class=GuardedRoute, tags=["flags"])
     place = "/environments/{service_name}/{environment}"
-    one = place + "/flags/{flag}"
+    one = place + "/flags/{flag:path}"  # a key may have slashes in it, as those of flagd's files have
 
     @routes.get(f"{place}/flags", responses={200: {"model": give.FlagList}})
     @needs(Role.VIEWER, Scope.ENVIRONMENT)

@@ -81,7 +81,7 @@ def router(service: Service) -> APIRouter:
         rows = service.ramps.list(key, flag, limit + 1, before, open_only)
         return Json(cursors.page("ramps", rows, limit, lambda row: row["id"]))
 
-    @routes.post(f"{place}/flags/{{flag}}/ramps", status_code=201, responses={201: {"model": give.RampDetail}})
+    @routes.post(f"{place}/flags/{{flag:path}}/ramps", status_code=201, responses={201: {"model": give.RampDetail}})
     @needs(Role.OPERATOR, Scope.ENVIRONMENT)
     def begin(who: Who, service_name: ServiceName, environment: EnvironmentName, flag: FlagKey, body: RampBody) -> Json:
         """Begin a ramp."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import socket
 import sys
@@ -16,7 +15,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 from rich.console import Console
 
-from crossfade.cli import show
+from crossfade.cli import show, terminal
 from crossfade.cli.client import Client, Problem
 from crossfade.domain.errors import CrossfadeError, Invalid, NotFound
 
@@ -45,7 +44,7 @@ class Context:
     def say(self, data: Any, shown: Callable[[], Any]) -> None:
         """Print ``data`` as JSON, or what ``shown`` gives as text."""
         if self.json:
-            sys.stdout.write(json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+            sys.stdout.write(terminal.as_json(data) + "\n")
         else:
             self.console.print(shown())
 
@@ -54,7 +53,7 @@ class Context:
         if self.json:
             self.say(data, lambda: None)
         else:
-            self.console.print(text, markup=False, soft_wrap=True)
+            self.console.print(text, soft_wrap=True)
 
 
 @contextmanager
@@ -74,7 +73,7 @@ def _fail(ctx: Context, error: CrossfadeError) -> NoReturn:
     bad_input = isinstance(error, Invalid) or (isinstance(error, Problem) and error.status == 422)
     if ctx.json:
         document = {"error": error.code, "what": error.what, "hint": error.hint, "fields": dict(error.fields)}
-        sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False, default=str) + "\n")
+        sys.stdout.write(terminal.as_json(document) + "\n")
     else:
         show.error(ctx.errors, error.what, error.hint)
     raise typer.Exit(USAGE if bad_input else FAILED)

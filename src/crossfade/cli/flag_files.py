@@ -43,13 +43,23 @@ def read_json(file: Path) -> dict[str, Any]:
     """A JSON object from a file, or from standard input. Raises Invalid."""
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_once)
     except OSError as error:
         raise Invalid("file", str(file), f"a file that can be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise Invalid("file", str(file), f"JSON in UTF-8 ({error})") from error
     if not isinstance(found, dict):
         raise Invalid("file", type(found).__name__, "a JSON object")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object in which nothing is said twice: of two flags of one name, JSON would keep the last in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise Invalid("file", twice, "each name of an object once")
     return found
 
 

@@ -59,7 +59,7 @@ def listed(found: Data) -> RenderableType:
     head = Text(f"{found['service']}/{found['environment']}", style="bold")
     head.append(f"   version {found['version']}", style="dim")
     if found["stale_since"]:
-        head.append("   the ledger is away: these are the last that are known", style="yellow")
+        head.append("   the newest cannot be read: these are the last that could be", style="yellow")
     if not found["flags"]:
         return Group(
             head, Text("  No flags. `crossfade flags import FILE` brings some, `crossfade flags set` makes one.")

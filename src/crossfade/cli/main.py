@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
+from rich.text import Text
 
 from crossfade import __version__, bootstrap
 from crossfade.cli import approvals, follow, show
@@ -29,6 +30,7 @@ from crossfade.cli.migrations import migrations
 from crossfade.cli.runs import COMMANDS as PIPELINES
 from crossfade.cli.runs import runs
 from crossfade.cli.sources import sources
+from crossfade.cli.terminal import Terminal
 from crossfade.cli.verify import verify
 from crossfade.domain.errors import Invalid, NotFound
 
@@ -56,7 +58,7 @@ def root(
         print(f"crossfade {__version__}")
         raise typer.Exit
     context.obj = Context(
-        (state or bootstrap.default_state()).expanduser().absolute(), Console(highlight=False), Console(stderr=True)
+        (state or bootstrap.default_state()).expanduser().absolute(), Terminal(), Terminal(stderr=True)
     )
 
 
@@ -95,7 +97,8 @@ def up(
         with progressing(ctx) as progress:
             result = bootstrap.start(ctx.state, given, progress)
         if result["plain"]:
-            ctx.errors.print(f"[bold yellow]warning:[/] {bootstrap.PLAIN}", soft_wrap=True, highlight=False)
+            warning = Text("warning: ", style="bold yellow").append(bootstrap.PLAIN, style="not bold default")
+            ctx.errors.print(warning, soft_wrap=True)
         words = f"Crossfade is up: API and dashboard on {result['url']}, state in {ctx.state}."
         ctx.say(result, lambda: f"{words}\n`crossfade dashboard` prints a link that logs in.")
 

@@ -109,14 +109,15 @@ class Fault:
 
 
 class InvalidBatch(Invalid):
-    """Everything that is wrong with a batch: nothing of it was taken. ``fields["problems"]`` has all of them."""
+    """Everything that is wrong with a batch: nothing of it was taken. ``fields["problems"]`` has the first of them."""
 
     SHOWN = 5
+    MOST = 200
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)
-        each = [Invalid(fault.place, fault.found, fault.allowed) for fault in self.faults]
-        rest = f" And {len(each) - self.SHOWN} more." if len(each) > self.SHOWN else ""
+        each = [Invalid(fault.place, fault.found, fault.allowed) for fault in self.faults[: self.MOST]]
+        rest = f" And {len(self.faults) - self.SHOWN} more." if len(self.faults) > self.SHOWN else ""
         CrossfadeError.__init__(
             self,
             " ".join(one.what for one in each[: self.SHOWN]) + rest,

@@ -18,12 +18,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final
 
-from crossfade.domain.errors import CrossfadeError, NotFound
+from crossfade.domain.errors import CrossfadeError, InvalidBatch, NotFound, StorageFailed
 from crossfade.domain.flags import document as documents
 from crossfade.domain.flags.evaluate import Evaluator, compiled
 from crossfade.domain.flags.model import FlagSet, Surroundings
 from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.ports import Change, Parts
+from crossfade.ports.flags import FlagVersion
 
 LOOK_EVERY: Final = 0.2
 """Seconds between two looks at whether an environment's flags, or its releases, have changed."""
@@ -31,6 +32,8 @@ IDLE: Final = 5.0
 """Seconds after which an environment that nobody asks about is not looked at any more, until somebody does."""
 CONTEXTS_KEPT: Final = 500
 """Distinct contexts of an environment that are remembered, in memory only."""
+OLDER: Final = 20
+"""Versions that are tried when the newest cannot be read."""
 LARGEST_CONTEXT: Final = 10_000
 """Characters of a context, as JSON, that is remembered."""
 
@@ -72,7 +75,8 @@ class Serving:
     """What an environment serves now. ``version`` 0: it has no flags yet. ``document`` is a flag set, ``flags`` the same read.
 
     ``release`` is the oldest one that serves traffic. ``stale_since`` (epoch seconds) is set while the ledger is away, so
-    that nobody knows whether this is still the newest.
+    that nobody knows whether this is still the newest; and for good from when the newest cannot be read (``unreadable``),
+    so that this is what an older one holds.
     """
 
     key: EnvKey
@@ -83,6 +87,7 @@ class Serving:
     release: ReleaseNumber | None
     contexts: Contexts = field(compare=False, repr=False)
     stale_since: float | None = None
+    unreadable: float | None = None
 
     def age(self, now: float) -> float:
         """Seconds for which nobody has known whether this is still the newest; 0 while it is known."""
@@ -165,16 +170,34 @@ class Servings:
             newest, release = self._parts.flags.newest(key), self._release(key)
             if known is None or known.version != newest:
                 written = self._parts.flags.current(key)
-                number, document = (written.number, written.document) if written is not None else (0, None)
-                with _uncollected():
-                    flags = documents.read(document or EMPTY)
-                return self.serve(self._compile(key, number, document or EMPTY, flags, release))
+                if written is None:
+                    return self.serve(self._compile(key, 0, EMPTY, documents.read(EMPTY), release))
+                document, flags, unreadable = self._readable(written)
+                made = self._compile(key, written.number, document, flags, release)
+                return self.serve(replace(made, stale_since=unreadable, unreadable=unreadable))
             if known.release != release:
-                return self.serve(self._compile(key, known.version, known.document, known.flags, release))
+                made = self._compile(key, known.version, known.document, known.flags, release)
+                return self.serve(replace(made, stale_since=known.unreadable, unreadable=known.unreadable))
             self._looked[key] = time.monotonic()
-            if known.stale_since is not None:
-                known = self._served[key] = replace(known, stale_since=None)
+            if known.stale_since != known.unreadable:
+                known = self._served[key] = replace(known, stale_since=known.unreadable)
             return known
+
+    def _readable(self, written: FlagVersion) -> tuple[Mapping[str, Any], FlagSet, float | None]:
+        """What the newest version holds; when nobody can read that, what the last one did that can be, and since when."""
+        unreadable = None
+        for one in (written, *self._parts.flags.versions(written.key, limit=OLDER, before=written.number)):
+            try:
+                document = one.document or self._parts.flags.version(one.key, one.number).document or EMPTY
+                with _uncollected():
+                    return document, documents.read(document), unreadable
+            except InvalidBatch as error:
+                _log.error("version %d of the flags of %s cannot be read: %s", one.number, one.key, error)
+                unreadable = one.at
+        raise StorageFailed(
+            f"None of the last versions of the flags of {written.key} can be read.",
+            hint="`crossfade doctor` looks at the ledger.",
+        )
 
     def following(self, base: Serving, document: Mapping[str, Any], flags: FlagSet) -> Serving:
         """What is to be served once this is written as the version after another one."""

@@ -219,6 +219,7 @@ class Ramps:
         policy, left_out = tellable(analysis)
         plan = Plan(key, flag, variant, rest, named, ahead, policy)
         Plan(key, flag, variant, rest, named, tuple(steps), policy).check()
+        self._steering.check(plan)
         now = self._parts.now()
         state, _ = machine.begin(0, plan, by.name, now)
         drive = _Drive(state, data, RampJudging(plan, None), by.name, left_out)
@@ -280,6 +281,8 @@ class Ramps:
                     self._turn(self._load(row))
             except CrossfadeError as error:
                 log.warning("ramp #%d of %s in %s: %s", row.id, row.flag, row.key, error)
+            except Exception:
+                log.exception("ramp #%d of %s in %s", row.id, row.flag, row.key)
         return len(rows)
 
     def _load(self, row: RampRow) -> _Drive:
@@ -303,8 +306,8 @@ class Ramps:
         self._told.pop(drive.state.id, None)
 
     def _decide(self, drive: _Drive, event: Event, said: str) -> None:
-        """Take the event in and write down what is worth it."""
-        now, before = self._parts.now(), drive.state
+        """Take the event in and write down what is worth it; what cannot be written down has not happened."""
+        now, before, journal = self._parts.now(), drive.state, list(drive.journal)
         new, _ = decide(before, event, now)
         drive.state = new
         if said:
@@ -319,14 +322,18 @@ class Ramps:
         ended = new.phase.ended
         if ended:
             drive.ended = now
-        self._parts.flags.save_ramp(
-            new.id,
-            drive.to_data(),
-            now,
-            ended=ended,
-            evidence=drive.judging.to_data(now),
-            told=self._worth_telling(drive, uneventful, now),
-        )
+        try:
+            self._parts.flags.save_ramp(
+                new.id,
+                drive.to_data(),
+                now,
+                ended=ended,
+                evidence=drive.judging.to_data(now),
+                told=self._worth_telling(drive, uneventful, now),
+            )
+        except CrossfadeError:
+            drive.state, drive.journal, drive.ended = before, journal, None
+            raise
         if ended:
             after = {"ramp": new.id, "outcome": new.phase.value, "why": new.reason}
             self._audit.note(CUSTODIAN, "ramp.end", f"{new.plan.key}/{new.plan.flag}", {}, after)

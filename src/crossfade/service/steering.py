@@ -36,6 +36,12 @@ class Steering:
             raise NotFound(f"There is no flag {flag!r} in {key}.", hint="`crossfade flags list` shows those there are.")
         return document, data
 
+    def check(self, plan: Plan) -> None:
+        """Raises InvalidBatch when the ramp would make of the flag what it cannot be."""
+        document, left = self.find(plan.key, plan.flag)
+        made = _with_share(document, plan, left, plan.steps[0].weight)
+        _read(made, plan.flag, made["flags"][plan.flag])
+
     def changed(self, plan: Plan, left: Data) -> tuple[str, Data]:
         """What somebody else has done to the flag, as a sentence; and the flag as it is when only words about it are else."""
         document, data, _ = self._newest(plan.key, plan.flag)
@@ -88,7 +94,10 @@ class Steering:
         return document, document.get("flags", {}).get(flag), current.number if current is not None else 0
 
     def _write(self, plan: Plan, document: Mapping[str, Any], version: int, note: str) -> bool:
-        """False when somebody was faster: it is looked at again what there is."""
+        """False when somebody was faster: it is looked at again what there is. Raises InvalidBatch rather than write what
+        nobody could read.
+        """
+        _read(document, plan.flag, document["flags"][plan.flag])
         by, now = CUSTODIAN.name, self._parts.now()
         try:
             self._parts.flags.write(plan.key, document, (plan.flag,), by, now, expects=version, note=note)

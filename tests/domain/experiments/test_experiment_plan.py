@@ -26,6 +26,8 @@ def places(**how: Any) -> list[str]:
     ("wrong", "where"),
     [
         ({"name": ""}, ["name"]),
+        ({"name": "a/b"}, ["name"]),
+        ({"name": ".."}, ["name"]),
         ({"flag": "a\nb"}, ["flag"]),
         ({"control": "on"}, ["treatments[0]", "weights.off"]),
         ({"control": "else"}, ["weights.else", "weights.off"]),

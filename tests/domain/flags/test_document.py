@@ -119,6 +119,7 @@ NEVER = {"if": [{"==": [1, 2]}, "on"]}
         ({"flags": {"": PLAIN}}, ["flags"]),
         ({"flags": {"\ud800": PLAIN}}, ["flags"]),
         ({"flags": {"a\nb": PLAIN}}, ["flags"]),
+        ({"flags": {".": PLAIN, "..": PLAIN, "...": PLAIN, "a/b": PLAIN}}, ["flags", "flags"]),
         ({"flags": {"f": {}}}, ["flags.f.state", "flags.f.variants"]),
         ({"flags": {"f": PLAIN | {"variants": {}}}}, ["flags.f.variants", "flags.f.defaultVariant"]),
         ({"flags": {"f": PLAIN | {"variants": {"on": None, "off": float("nan")}}}}, ["flags.f.variants.on", "flags.f.variants.off"]),

@@ -13,7 +13,7 @@ times = st.integers(min_value=0, max_value=2_000_000_000).map(float)
 
 
 def flags(*rules: Rule, **said: object) -> FlagSet:
-    return FlagSet({"f": Flag("f", {"on": True, "off": False}, "off", rules=rules, **said)})  # type: ignore[arg-type]
+    return FlagSet({"f": Flag("f", {"on": True, "off": False}, "off", rules=rules, **said)})  # type: ignore[arg-type] # fields by name
 
 
 @given(st.lists(times, max_size=8), times)

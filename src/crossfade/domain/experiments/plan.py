@@ -132,6 +132,8 @@ class Plan:
 
     def _faults(self) -> Iterator[Fault]:
         yield from _name("name", self.name)
+        if "/" in self.name or self.name in (".", ".."):
+            yield Fault("name", self.name, "a name that can be part of an address: no /, not . or ..")
         yield from _name("flag", self.flag)
         yield from self._faults_of_variants()
         yield from self._faults_of_metrics()

@@ -34,6 +34,8 @@ LONGEST_NAME: Final = 200
 MOST_FLAGS: Final = 50_000
 MOST_RULES: Final = 200
 LONGEST_RAMP: Final = 10 * 366 * 86_400
+MOST_NAMED: Final = 20
+"""Variants that are named when another one was given."""
 
 _TOP = frozenset(("flags", "$evaluators", "metadata", "crossfade", "$schema"))
 _FLAG = frozenset(("state", "variants", "defaultVariant", "targeting", "metadata", "crossfade", "source", "selector"))
@@ -183,6 +185,8 @@ def _given(**values: Json) -> dict[str, Json]:
 def _flag(key: Any, value: Json, found: list[Fault]) -> Flag:
     place = f"flags.{key}"
     _name(key, "flags", found)
+    if key in (".", ".."):
+        found.append(Fault("flags", key, "a name that can be part of an address"))
     data = _object(value, place, found)
     _known(data, _FLAG, f"{place}.", found)
     state = data.get("state")
@@ -295,6 +299,8 @@ def _split(value: Json, variants: Mapping[str, Json], place: str, found: list[Fa
         if type(slices) is int and 0 <= slices <= FULL:
             shares[variant] = ((cursor, cursor + slices),) if slices else ()
             cursor += slices
+        elif not isinstance(slices, list):
+            found.append(Fault(where, slices, f"basis points from 0 to {FULL}, or a list of slices [begin, end)"))
         else:
             shares[variant] = _slices(slices, where, found)
     if cursor > FULL:
@@ -430,7 +436,8 @@ def _is_json(value: Json) -> bool:
 def _variant(value: Json, variants: Mapping[str, Json], place: str, found: list[Fault]) -> str:
     if isinstance(value, str) and value in variants:
         return value
-    found.append(Fault(place, value, f"a variant of the flag ({', '.join(map(str, variants)) or 'it has none'})"))
+    names = ", ".join(map(str, [*variants][:MOST_NAMED])) or "it has none"
+    found.append(Fault(place, value, f"a variant of the flag ({names})"))
     return ""
 
 
