@@ -12,7 +12,7 @@ BENCH  := PYTHONPATH=. $(BIN)/python -m
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format lock bench bench-switch bench-edge bench-deploy \
-        bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flag-evaluation bench-flag-serving screenshots clean
+        bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flags bench-flag-evaluation bench-flag-serving screenshots clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,7 +48,7 @@ lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1: with the newest 
 	$(COMPILE) pyproject.toml --extra bench --group build -c locks/dev.txt -o locks/bench.txt
 	$(COMPILE) --group pyproject.toml:build --group pyproject.toml:lock -c locks/dev.txt -o locks/lock.txt
 
-bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flag-evaluation bench-flag-serving ## Run all the benches, in turn
+bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flags ## Run all the benches, in turn
 
 bench-switch: ## How fast and how clean a switch is, beside reloads of nginx and HAProxy and Traefik's file provider
 	$(SETUP) bench
@@ -89,6 +89,8 @@ bench-migrations: ## What a migration costs a database's clients, and how fast a
 bench-regression: ## How often the comparison of two releases is wrong (some 50 minutes; --rounds for fewer)
 	$(SETUP) bench
 	$(BENCH) bench.regression
+
+bench-flags: bench-flag-evaluation bench-flag-serving ## What flags cost: both of the next two
 
 bench-flag-evaluation: ## How fast flags are evaluated in one Python process, beside others that do so there
 	$(SETUP) bench

@@ -121,5 +121,10 @@ def serve(
     as_json: Json = False,
 ) -> None:
     """Serve a file's flags by OFREP, for development: no server, no project. Changes of the file are taken as they come."""
-    with telling(context, as_json):
-        bootstrap.serve_flag_file(file, host, port, grpc_port=grpc_port, token=token)
+    with telling(context, as_json) as ctx:
+
+        def listening(url: str) -> None:
+            ctx.say_whole({"url": url}, f"The flags of {file} are served by OFREP on {url}. Ctrl-C ends it.")
+            sys.stdout.flush()
+
+        bootstrap.serve_flag_file(file, host, port, grpc_port=grpc_port, token=token, on_listen=listening)
