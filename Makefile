@@ -12,7 +12,7 @@ BENCH  := PYTHONPATH=. $(BIN)/python -m
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format lock bench bench-switch bench-edge bench-deploy \
-        bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flags bench-flag-evaluation bench-flag-serving screenshots clean
+        bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flags screenshots clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -90,15 +90,9 @@ bench-regression: ## How often the comparison of two releases is wrong (some 50 
 	$(SETUP) bench
 	$(BENCH) bench.regression
 
-bench-flags: bench-flag-evaluation bench-flag-serving ## What flags cost: both of the next two
-
-bench-flag-evaluation: ## How fast flags are evaluated in one Python process, beside others that do so there
+bench-flags: ## What flags cost: evaluated in one Python process beside others, and over OFREP with 500 clients
 	$(SETUP) bench
-	$(BENCH) bench.flag_evaluation
-
-bench-flag-serving: ## How fast flags are evaluated over OFREP, and how soon 500 clients know of a change
-	$(SETUP) bench
-	$(BENCH) bench.flag_serving
+	$(BENCH) bench.flags
 
 screenshots: setup ## Take the README's picture anew, and a set of others into build/screenshots
 	$(BIN)/python tools/screenshots.py --all build/screenshots
