@@ -64,7 +64,9 @@ def test_a_flag_is_made_shared_explained_compared_and_made_what_it_was(shop: Ins
     would = shop.run("flags", "set", "banner", "--off", "--dry-run").stdout
     assert "Nothing was changed" in would and "of made-up people" in would
     assert shop.json("flags", "get", "banner")["version"] == version
-    shop.run("flags", "set", "banner", "--share", "all:on=25%", "--description", "A banner")
+    more = ("flags", "set", "banner", "--share", "all:on=25%", "--description", "A banner")
+    assert "10 % -> 25 %" in shop.run(*more, "--dry-run").stdout
+    assert shop.json(*more)["version"] == version + 1
     row = next(one for one in shop.json("flags", "list")["flags"] if one["key"] == "banner")
     assert row["rules"][0]["shares"] == {"on": 2500, "off": 7500}
     assert (row["owner"], row["description"]) == ("ada", "A banner")
@@ -138,6 +140,8 @@ def test_where_a_second_person_is_wanted_a_change_waits_and_a_kill_does_not(shop
         (("flags", "ramp", "nothing-of-the-kind"), "has no flag"),
         (("flags", "set", "banner", "--share", "on=10%"), "RULE:VARIANT=10%"),
         (("flags", "set", "banner", "--share", "all:on=120%"), "from 0% to 100%"),
+        (("flags", "set", "banner", "--share", "none:on=12%"), "a rule of the flag that splits (all)"),
+        (("flags", "set", "banner", "--share", "all:on=1%", "--file", "x.json"), "without --file"),
         (("flags", "set", "banner", "--pause", "none"), "a rule of the flag"),
         (("flags", "why", "banner", "nonsense"), "NAME=VALUE"),
         (("flags", "ramp", "banner", "--steps", "10%"), "how long it is judged"),

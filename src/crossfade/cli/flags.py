@@ -15,6 +15,8 @@ from crossfade.cli.flag_client import FlagClient
 from crossfade.cli.flag_files import export, import_, promote, read_json, serve
 from crossfade.cli.flag_ramps import ramp, ramps
 from crossfade.domain.errors import Invalid
+from crossfade.domain.flags.model import Split
+from crossfade.domain.flags.split import reallocate
 from crossfade.domain.values import Weight
 
 flags = typer.Typer(help="Feature flags: who gets what of them, and how that changes.", no_args_is_help=True)
@@ -88,33 +90,42 @@ def set_(
     with telling(context, as_json) as ctx:
         client, key = where(ctx, env)
         shares = _shares(share or [])
+        if shares and file is not None:
+            raise Invalid("--share", ", ".join(share or []), "without --file: the file says all shares itself")
         given: dict[str, Any] = {"description": description, "owner": owner, "tags": tag}
-        known = {one["key"]: one for one in client.flags(key)["flags"]}
+        expects = None
         if file is not None:
-            data, expects = _data(file), None
-        elif flag in known:
+            data = _data(file)
+        elif flag in {one["key"] for one in client.flags(key)["flags"]}:
             found = client.flag(key, flag)
             data, expects = found["flag"], found["version"]
         else:
-            data, expects = _boolean(), None
+            data = _boolean()
         data = _changed(data, default, given, on, pause or [], resume or [])
-        if shares and not dry_run:
-            # A share is not set but moved: who has the variant keeps it. That is the server's to do.
-            for rule, variants in shares.items():
-                client.order(key, flag, "shares", rule=rule, shares=variants)
-            expects = None
+        for rule, wanted in shares.items():
+            data = _moved(data, rule, wanted)
         if dry_run:
             seen = client.preview(key, flag, data, [])
             ctx.say(seen, lambda: show.preview(seen))
             return
-        if shares and not (file or default or any(given.values()) or on is not None or pause or resume):
-            told = client.flag(key, flag)
-            ctx.say(told, lambda: show.one(told))
-            return
-        if shares:
-            data = _changed(client.flag(key, flag)["flag"], default, given, on, pause or [], resume or [])
         done = client.save(key, flag, data, expects, note)
         ctx.say(done, lambda: show.done(done, f"{flag} in {key}"))
+
+
+def _moved(data: Mapping[str, Any], name: str, wanted: Mapping[str, int]) -> dict[str, Any]:
+    """With other shares in a rule's split: raising one takes the variant from nobody, lowering it the newest first."""
+    ours = dict(data.get("crossfade") or {})
+    rules = [dict(rule) for rule in ours.get("rules", [])]
+    rule = next((rule for rule in rules if rule["name"] == name), None)
+    if rule is None or not isinstance(rule["serve"], dict) or "split" not in rule["serve"]:
+        splits = [r["name"] for r in rules if isinstance(r["serve"], dict) and "split" in r["serve"]]
+        raise Invalid("--share", name, f"a rule of the flag that splits ({', '.join(splits) or 'it has none'})")
+    known = rule["serve"]["split"]
+    had = {variant: tuple((begin, end) for begin, end in slices) for variant, slices in known["shares"].items()}
+    split = reallocate(Split(had, known["rest"]), wanted)
+    shares = {variant: [list(one) for one in slices] for variant, slices in split.shares.items()}
+    rule["serve"] = {"split": {**known, "shares": shares}}
+    return {**data, "crossfade": {**ours, "rules": rules}}
 
 
 def _boolean() -> dict[str, Any]:
