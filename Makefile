@@ -12,7 +12,7 @@ BENCH  := PYTHONPATH=. $(BIN)/python -m
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format lock bench bench-switch bench-edge bench-deploy \
-        bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flags screenshots clean
+        bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flags bench-year screenshots clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -48,7 +48,7 @@ lock: ## Write locks/*.txt anew from pyproject.toml (UPGRADE=1: with the newest 
 	$(COMPILE) pyproject.toml --extra bench --group build -c locks/dev.txt -o locks/bench.txt
 	$(COMPILE) --group pyproject.toml:build --group pyproject.toml:lock -c locks/dev.txt -o locks/lock.txt
 
-bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flags ## Run all the benches, in turn
+bench: bench-switch bench-edge bench-deploy bench-detection bench-judge bench-reaction bench-api bench-pipeline bench-migrations bench-regression bench-flags bench-year ## Run all the benches, in turn
 
 bench-switch: ## How fast and how clean a switch is, beside reloads of nginx and HAProxy and Traefik's file provider
 	$(SETUP) bench
@@ -93,6 +93,10 @@ bench-regression: ## How often the comparison of two releases is wrong (some 50 
 bench-flags: ## What flags cost: evaluated in one Python process beside others, and over OFREP with 500 clients
 	$(SETUP) bench
 	$(BENCH) bench.flags
+
+bench-year: ## A year of deployments by four ways, a part of them bad, as clients see it (some 25 minutes)
+	$(SETUP) run
+	$(BENCH) bench.year
 
 screenshots: setup ## Take the README's picture anew, and a set of others into build/screenshots
 	$(BIN)/python tools/screenshots.py --all build/screenshots

@@ -22,6 +22,11 @@ LISTS = [
     "tokens",
     "approvals",
     "audit",
+    "alerts",
+    "environments/shop/production/alerts",
+    "environments/shop/production/drills",
+    "environments/shop/production/watches",
+    "environments/shop/production/slo/@edge/history",
 ]
 
 

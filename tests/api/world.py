@@ -31,7 +31,9 @@ from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
 from crossfade.fakes.flags import MemoryFlags
+from crossfade.fakes.history import MemoryHistories
 from crossfade.fakes.prober import FakeProber
+from crossfade.fakes.records import MemoryRecords
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
 from crossfade.fakes.secrets import FakeSecrets
@@ -71,6 +73,8 @@ class World:
             FakeSecrets(),
             FakeAccess(),
             MemoryFlags(kept),
+            MemoryRecords(kept),
+            MemoryHistories(),
             b"key",
             lambda: self.now,
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from crossfade.domain.drill import EdgeFault
 from crossfade.domain.errors import Invalid, NotFound, Refused, StaleFence
 from crossfade.domain.traffic import CONTROL, POOLS, Lease, Pool, Server, Slot, Split
 from crossfade.domain.values import EVERYTHING, EnvKey, Weight
@@ -20,6 +21,8 @@ BLUE = Split.wholly(Slot.BLUE)
 HALF = Split(Weight(5000))
 COMPARED = Split(Weight(500)).with_control(Slot.BLUE, Weight(700))
 SECRET = "s" * 40
+ERRORS = EdgeFault(Weight(5000), status=500)
+SLOW = EdgeFault(delay=0.5)
 
 
 @dataclass
@@ -246,6 +249,7 @@ def test_a_writer_with_a_lower_fence_is_refused_and_changes_nothing(bench: Bench
         lambda: router.open_preview(key, Slot.GREEN, SECRET, 4),
         lambda: router.close_preview(key, 4),
         lambda: router.hold(key, 1, 4),
+        lambda: router.inject(key, Slot.BLUE, ERRORS, time.time() + 60, 4),
     ):
         with pytest.raises(StaleFence, match="fence 5"):
             stale()
@@ -273,6 +277,7 @@ def test_an_unknown_environment_is_not_found(bench: Bench) -> None:
         lambda: bench.router.drain_servers(key, Slot.BLUE, ["a"], 1),
         lambda: bench.router.close_preview(key, 1),
         lambda: bench.router.hold(key, 1, 1),
+        lambda: bench.router.inject(key, Slot.BLUE, None, 0.0, 1),
     ):
         with pytest.raises(NotFound, match=key.service):
             call()
@@ -291,3 +296,32 @@ def test_a_hold_is_at_most_half_a_minute(bench: Bench, seconds: float) -> None:
     key = bench.environment()
     with pytest.raises(Invalid, match="hold"):
         bench.router.hold(key, seconds, 1)
+
+
+def test_a_fault_is_of_one_slot_replaces_the_one_before_and_ends_when_it_is_lifted(bench: Bench) -> None:
+    key = bench.environment()
+    assert bench.router.read(key).faults == {}
+    for fault in (ERRORS, SLOW, SLOW):
+        bench.router.inject(key, Slot.GREEN, fault, time.time() + 60, 1)
+        assert bench.router.read(key).faults == {Slot.GREEN: fault}
+    bench.router.inject(key, Slot.BLUE, ERRORS, time.time() + 60, 1)
+    for _ in range(2):
+        bench.router.inject(key, Slot.GREEN, None, 0.0, 1)
+        assert bench.router.read(key).faults == {Slot.BLUE: ERRORS}
+
+
+def test_a_fault_whose_time_is_over_is_no_more(bench: Bench) -> None:
+    key = bench.environment()
+    bench.router.inject(key, Slot.GREEN, ERRORS, time.time() - 1, 1)
+    assert bench.router.read(key).faults == {}
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [EdgeFault(delay=-1.0), EdgeFault(delay=31.0), EdgeFault(delay=float("nan")), EdgeFault(status=404)],
+)
+def test_a_fault_that_the_edge_cannot_do_is_not_taken(bench: Bench, fault: EdgeFault) -> None:
+    key = bench.environment()
+    with pytest.raises(Invalid, match="fault"):
+        bench.router.inject(key, Slot.GREEN, fault, time.time() + 60, 1)
+    assert bench.router.read(key).faults == {}

@@ -125,6 +125,16 @@ def test_each_request_is_counted_once_in_the_slot_that_served_it(bench: Bench) -
     assert reading.edge.requests == 0
 
 
+def test_several_environments_are_read_at_once_and_those_that_are_not_there_are_left_out(bench: Bench) -> None:
+    before = bench.signals.read(bench.key)
+    bench.serve(3, Slot.BLUE, "")
+    bench.reading(3, before)
+    found = bench.signals.read_many([bench.key, EnvKey("nobody", "nowhere")])
+    assert list(found) == [bench.key]
+    assert found[bench.key].since(before).slots[Slot.BLUE].requests == 3
+    assert bench.signals.read_many([]) == {}
+
+
 @pytest.mark.parametrize("cause", ["5xx", "response", "broken"])
 def test_each_failed_request_is_counted_once_under_its_cause(bench: Bench, cause: str) -> None:
     before = bench.signals.read(bench.key)

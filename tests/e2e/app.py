@@ -2,6 +2,7 @@
 
 Its behaviour is chosen by the variable MODE: good, unhealthy, exits, wrong-port, failing (health is fine, requests are
 not), flaky (every fifth request fails), forgetful (loses sessions), slow. Sessions live in the folder SESSIONS, which all releases share.
+A file ``fails-VERSION`` there makes requests of a version fail from then on, ``dies-VERSION`` makes its processes end.
 """
 
 from __future__ import annotations
@@ -20,6 +21,16 @@ from pathlib import Path
 MODE = os.environ.get("MODE", "good")
 VERSION = os.environ.get("VERSION", "?")
 SESSIONS = Path(os.environ.get("SESSIONS", "."))
+
+
+def told(what: str) -> bool:
+    return (SESSIONS / f"{what}-{VERSION}").exists()
+
+
+def watch() -> None:
+    while not told("dies"):
+        time.sleep(0.1)
+    os._exit(7)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/feed":
             self._feed()
         else:
-            if MODE == "failing" or (MODE == "flaky" and secrets.randbelow(5) == 0):
+            if MODE == "failing" or (MODE == "flaky" and secrets.randbelow(5) == 0) or told("fails"):
                 self._answer(500, {"error": "boom"})
                 return
             if path == "/buy":
@@ -96,6 +107,7 @@ def main() -> None:
     if MODE == "exits":
         print("cannot read its configuration: KeyError: 'DATABASE'", flush=True)
         sys.exit(3)
+    threading.Thread(target=watch, daemon=True).start()
     port = int(os.environ["PORT"])
     server = Server((os.environ.get("HOST", "127.0.0.1"), 0 if MODE == "wrong-port" else port), Handler)
     signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())

@@ -2,7 +2,8 @@
 
 ``python -m tests.e2e.dying_server STATE PORT RECORD MODE``: with MODE ``kill`` each boundary of a rollout that RECORD does
 not hold yet is written there and then dies; with MODE ``list`` it is only written there. MODE ``kill-ramps`` dies so after
-every kind of write that a ramp makes into the ledger, which is before the next one.
+every kind of write that a ramp makes into the ledger, which is before the next one; MODE ``kill-watch`` after those of a
+watch over a promotion.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from typing import Any
 from crossfade import bootstrap
 from crossfade.store.access import SqlAccess
 from crossfade.store.flags import SqlFlags
+from crossfade.store.records import SqlRecords
+from crossfade.store.sql import SqlStore
 
 
 def main() -> None:
@@ -34,6 +37,12 @@ def main() -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
     given = bootstrap.Given("127.0.0.1", port)
+    if mode == "kill-watch":
+        after(SqlRecords, "save", at_named(at), _watched)
+        after(SqlRecords, "add", at_named(at), lambda kind, *_, **__: "alerted" if kind == "alert" else "")
+        after(SqlStore, "begin", at, lambda *_, **__: "begun")
+        bootstrap.serve(state, given)
+        return
     if mode != "kill-ramps":
         bootstrap.serve(state, given, at)
         return
@@ -56,6 +65,15 @@ def after(
         return found
 
     setattr(of, name, called)
+
+
+def at_named(at: Callable[[str], None]) -> Callable[[str], None]:
+    """Only at boundaries that have a name."""
+    return lambda boundary: at(boundary) if boundary else None
+
+
+def _watched(_id: int, data: Any, *_: Any, **__: Any) -> str:
+    return f"saved {data['watch']['phase']}" if "watch" in data and data["watch"]["phase"] != "watching" else ""
 
 
 def _saved(_id: int, state: Any, *_: Any, **__: Any) -> str:

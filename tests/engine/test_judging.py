@@ -17,7 +17,9 @@ from crossfade.engine.judging import Judging
 from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
 from crossfade.fakes.flags import MemoryFlags
+from crossfade.fakes.history import MemoryHistories
 from crossfade.fakes.prober import FakeProber
+from crossfade.fakes.records import MemoryRecords
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
 from crossfade.fakes.secrets import FakeSecrets
@@ -50,6 +52,8 @@ class Stage:
             secrets=FakeSecrets(),
             access=FakeAccess(),
             flags=MemoryFlags(self.store),
+            records=MemoryRecords(self.store),
+            histories=MemoryHistories(),
             key=b"key",
             now=lambda: self.now,
             sources=self.sources,

@@ -26,7 +26,9 @@ from crossfade.engine.observer import Observer
 from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
 from crossfade.fakes.flags import MemoryFlags
+from crossfade.fakes.history import MemoryHistories
 from crossfade.fakes.prober import FakeProber
+from crossfade.fakes.records import MemoryRecords
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
 from crossfade.fakes.secrets import FakeSecrets
@@ -69,6 +71,8 @@ class Shop:
             secrets=FakeSecrets(),
             access=self.access,
             flags=self.flags,
+            records=MemoryRecords(self.store),
+            histories=MemoryHistories(),
             key=b"key",
             now=lambda: self.now,
         )

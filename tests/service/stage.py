@@ -16,7 +16,9 @@ from crossfade.domain.values import EnvKey
 from crossfade.fakes.access import FakeAccess
 from crossfade.fakes.artifacts import FakeArtifacts
 from crossfade.fakes.flags import MemoryFlags
+from crossfade.fakes.history import MemoryHistories
 from crossfade.fakes.prober import FakeProber
+from crossfade.fakes.records import MemoryRecords
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
 from crossfade.fakes.secrets import FakeSecrets
@@ -65,6 +67,8 @@ class Stage:
             secrets=FakeSecrets(),
             access=access or FakeAccess(),
             flags=MemoryFlags(kept),
+            records=MemoryRecords(kept),
+            histories=MemoryHistories(),
             key=b"key",
             now=lambda: self.now,
         )

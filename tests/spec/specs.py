@@ -192,6 +192,55 @@ def strategies() -> st.SearchStrategy[dict[str, Any]]:
     return blue_green | mappings({"kind": st.just("canary"), "steps": steps}, {"limits": limits()})
 
 
+def slos() -> st.SearchStrategy[dict[str, Any]]:
+    """Blocks of objectives, with the sources that they need."""
+    window = {"window": durations(3600, 35 * 86_400)}
+    target = {"target": st.integers(100, 9999).map(lambda bp: f"{bp / 100:g}%")}
+    name = st.from_regex(r"[a-z][a-z0-9_.-]{0,10}", fullmatch=True)
+    availability = mappings({"name": name, **target}, {"kind": st.just("availability"), **window})
+    latency = mappings(
+        {"name": name, **target, "kind": st.just("latency"), "under": durations(0.001, 300)},
+        {**window, "signal": st.just("render")},
+    )
+    elsewhere = mappings({"name": name, **target, "signal": st.just("api")}, window)
+    sources = {f"own-{one}": SOURCES[one] for one in ("api", "render")}
+
+    def settled(block: dict[str, Any]) -> dict[str, Any]:
+        objectives = [
+            {**one, "signal": f"own-{one['signal']}"} if "signal" in one else one for one in block.get("objectives", [])
+        ]
+        return {**block, "objectives": _unique(objectives), "sources": sources}
+
+    return mappings(
+        {},
+        {
+            "objectives": st.lists(availability | latency | elsewhere, max_size=4),
+            "watch": durations(0, 604_800),
+            "on_burn": st.sampled_from(["rollback", "propose"]),
+            "exhausted": st.sampled_from(["freeze", "warn"]),
+            "probe": mappings(
+                {},
+                {"every": st.just("0s") | durations(1, 3600), "path": PATHS, "timeout": durations(0.1, 60)},
+            ),
+        },
+    ).map(settled)
+
+
+def drills() -> st.SearchStrategy[list[dict[str, Any]]]:
+    """Lists of drills."""
+    one = mappings(
+        {"name": NAMES},
+        {
+            "schedule": st.sampled_from(["0 4 * * 2", "*/5 * * * *", "30 2 1 1,7 *"]),
+            "zone": st.sampled_from(["UTC", "Europe/Berlin"]),
+            "back": st.integers(1, 3),
+            "hold": durations(0, 3600),
+            "fault": st.sampled_from(["kill-replica", "latency", "errors", "kill-control-plane"]),
+        },
+    )
+    return st.lists(one, max_size=2).map(_unique)
+
+
 def environments() -> st.SearchStrategy[dict[str, Any]]:
     """Up to three environments, each with a port of its own."""
     ports = st.lists(st.integers(1, 65_535), min_size=3, max_size=3, unique=True)
@@ -206,6 +255,9 @@ def environments() -> st.SearchStrategy[dict[str, Any]]:
             "strategy": strategies(),
             "analysis": analyses(),
             "warm_for": durations(0, 86_400),
+            "slo": slos(),
+            "drills": drills(),
+            "proofs": mappings({}, {"every": st.just("0s") | durations(1, 86_400)}),
         },
     )
     found = st.dictionaries(NAMES, contents, min_size=1, max_size=3)
@@ -263,6 +315,9 @@ def specs() -> st.SearchStrategy[dict[str, Any]]:
             "drain": mappings({}, {"timeout": durations(0, 86_400)}),
             "warm_for": durations(0, 86_400),
             "rollback": mappings({}, {"window": st.integers(3, 50)}),
+            "slo": slos(),
+            "drills": drills(),
+            "proofs": mappings({}, {"every": st.just("0s") | durations(1, 86_400)}),
             "lease": durations(2, 600),
             "request_timeout": durations(0.1, 86_400),
         },

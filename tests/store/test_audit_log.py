@@ -84,7 +84,7 @@ def test_a_ledger_from_before_there_were_accounts_is_brought_up_to_date_with_all
     store = SqlStore(url)
     kept = store.add_release(EnvKey("a", "x"), Digest("sha256:" + "a" * 64), ReleaseConfig(("x",)), "v1", 1.0)
     tried = ("flag_usage", "flag_batches", "experiment_outcomes", "experiment_units", "experiments")
-    flags = ("ramps", "flag_requests", "flag_settings", "flag_versions")
+    flags = ("records", "ramps", "flag_requests", "flag_settings", "flag_versions")
     later = (*tried, *flags, "reports", "statements", "deliveries", "sources", "run_releases", "runs")
     tables = (*later, "feed", "answers", "accounts", "tokens", "sessions", "links", "approvals", "audit")
     with store._engine.begin() as connection:

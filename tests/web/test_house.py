@@ -20,6 +20,7 @@ from fastapi.routing import APIRoute
 from crossfade.bootstrap.pipelines import compose_pipelines, make_works
 from crossfade.bootstrap.state import make_parts, prepare, read_config
 from crossfade.domain.access import Actor, Grant, Role, local_actor
+from crossfade.domain.alert import Severity
 from crossfade.domain.experiments.plan import Metric, MetricKind
 from crossfade.domain.experiments.plan import Plan as TrialPlan
 from crossfade.domain.pipeline.plan import Commit, Node, NodeKind, Pipeline, Stage, StageName, Step
@@ -32,6 +33,7 @@ from crossfade.service import Service
 from crossfade.web.app import mount
 from crossfade.web.headers import ALWAYS, POLICY
 from crossfade.web.sessions import LARGEST_FORM, local
+from tests.web.promised import kept_drill, kept_watch
 
 ORIGIN = "http://crossfade.test"
 KEY = EnvKey("bookshop", "production")
@@ -44,6 +46,8 @@ WANTS: Mapping[str, str] = {
     "GET /glance": "viewer",
     "GET /events": "session",
     "GET /events/part": "session",
+    "GET /report": "session",
+    "GET /report.{form}": "session",
     "GET /approvals": "session",
     "GET /approvals/{id}": "viewer",
     "POST /approvals/{id}/{answer}": "operator",
@@ -119,6 +123,27 @@ WANTS: Mapping[str, str] = {
     "GET /environments/{name}/{environment}/experiments/{experiment}/plots/{plot}": "viewer",
     "GET /environments/{name}/{environment}/experiments/{experiment}/orders/{order}": "viewer",
     "POST /environments/{name}/{environment}/experiments/{experiment}/orders/{order}": "operator",
+    "GET /environments/{name}/{environment}/slo": "viewer",
+    "GET /environments/{name}/{environment}/slo/part": "viewer",
+    "GET /environments/{name}/{environment}/slo/history": "viewer",
+    "GET /watches/{id}": "viewer",
+    "GET /watches/{id}/part": "viewer",
+    "GET /watches/{id}/end": "viewer",
+    "POST /watches/{id}/end": "operator",
+    "GET /alerts": "session",
+    "GET /alerts/{id}": "viewer",
+    "POST /alerts/{id}/acknowledge": "operator",
+    "GET /environments/{name}/{environment}/drills": "viewer",
+    "GET /environments/{name}/{environment}/drills/part": "viewer",
+    "GET /environments/{name}/{environment}/new-drill": "viewer",
+    "POST /environments/{name}/{environment}/new-drill": "operator",
+    "GET /drills/{id}": "viewer",
+    "GET /drills/{id}/part": "viewer",
+    "GET /drills/{id}/abort": "viewer",
+    "POST /drills/{id}/abort": "operator",
+    "POST /environments/{name}/{environment}/proofs": "operator",
+    "GET /notices": "session",
+    "POST /notices/test": "admin",
     "GET /live": "viewer",
     "POST /logout": "session",
     "GET /login": "nobody",
@@ -130,7 +155,8 @@ WANTS: Mapping[str, str] = {
 }
 """The role that each route wants, in the environment that it is about."""
 QUERY = {"GET /glance": f"?keys={KEY}", "GET /live": f"?keys={KEY}"}
-FILL = {"id": "1", "release": "r2", "mark": "0", "path:path": "style.css", "answer": "approve"}
+QUERY |= {"GET /environments/{name}/{environment}/slo/history": "?objective=@edge"}
+FILL = {"form": "csv", "id": "1", "release": "r2", "mark": "0", "path:path": "style.css", "answer": "approve"}
 FILL |= {"stage": "commit", "node": "tests", "order": "cancel"}
 FILL |= {"flag:path": "checkout", "number": "1", "experiment": "page", "plot": "course"}
 
@@ -182,6 +208,9 @@ def service() -> Iterator[Service]:
     trial = TrialPlan("page", "checkout", "off", ("on",), {"on": 5000, "off": 5000}, metrics)
     found.experiments.create(KEY, trial, ROOT, hypothesis=HOSTILE[1])
     found.approvals.ask(KEY, ReleaseNumber(3), Role.OPERATOR, Actor("olga", (), "session"))
+    found.alerts.open(KEY, f"burn:{HOSTILE[0]}", Severity.PAGE, HOSTILE[1], {"objective": HOSTILE[2]})
+    kept_drill(parts, KEY, HOSTILE[0])
+    kept_watch(parts, KEY, HOSTILE[1])
     for name, grants in {
         "vera": ["viewer"],
         "olga": ["operator"],
@@ -263,6 +292,9 @@ def routes(app: FastAPI) -> list[str]:
 def place(route: str) -> tuple[str, str]:
     method, path = route.split(" ")
     slots = {**FILL, "name": KEY.service, "environment": KEY.environment}
+    for number, beginning in enumerate(("/alerts/", "/drills/", "/watches/"), 1):
+        if path.startswith(beginning):
+            slots["id"] = str(number)  # in this order they were written down
     if path.startswith("/rollouts/"):
         slots["name"] = "interval" if "/plots/" in path else "pause"
     for beginning, order in (("/environments/", "kill"), ("/ramps/", "pause")):
@@ -365,6 +397,12 @@ def test_what_others_wrote_is_shown_as_text(logged_in: Mapping[str, Visitor]) ->
             "/audit",
             "/flags",
             *(f"/environments/{KEY}/flags/checkout{page}" for page in ("", "/edit", "/versions/1", "/ramp")),
+            "/alerts",
+            "/alerts/1",
+            f"/environments/{KEY}/slo",
+            f"/environments/{KEY}/drills",
+            "/drills/2",
+            "/watches/3",
             "/flag-requests",
             "/flag-requests/1",
             f"/environments/{KEY}/experiments",

@@ -29,7 +29,9 @@ from crossfade.domain.traffic import Slot
 from crossfade.domain.values import EnvKey, ReleaseNumber, Weight
 from crossfade.fakes.artifacts import FakeArtifacts
 from crossfade.fakes.flags import MemoryFlags
+from crossfade.fakes.history import MemoryHistories
 from crossfade.fakes.prober import FakeProber
+from crossfade.fakes.records import MemoryRecords
 from crossfade.fakes.router import FakeRouter
 from crossfade.fakes.runtime import FakeRuntime
 from crossfade.fakes.secrets import FakeSecrets
@@ -107,6 +109,8 @@ class World:
             secrets=FakeSecrets(),
             access=SqlAccess(url),
             flags=MemoryFlags(self.store),
+            records=MemoryRecords(self.store),
+            histories=MemoryHistories(),
             key=b"key",
         )
         self.service = Service(self.parts, Idle(), lambda *_: ReleaseConfig(("true",)))

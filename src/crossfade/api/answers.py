@@ -48,7 +48,10 @@ class Artifact(TypedDict):
 
 
 class Release(TypedDict):
-    """``standing`` is live, candidate, warm, stopped or failed; ``why_not`` why it cannot be restored."""
+    """``standing`` is live, candidate, warm, stopped or failed; ``why_not`` why it cannot be restored.
+
+    ``proven`` is when that was last proven by doing it aside; ``proof`` is the newest try, null when there was none.
+    """
 
     release: str
     standing: str
@@ -59,6 +62,8 @@ class Release(TypedDict):
     restorable: bool
     checked: float | None
     why_not: list[str]
+    proven: float | None
+    proof: dict[str, Any] | None
 
 
 class ReleaseDetail(Release):

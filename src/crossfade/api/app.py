@@ -15,14 +15,19 @@ from starlette.types import Scope as Asked
 from crossfade import __version__
 from crossfade.api import (
     access,
+    alerts,
     cursors,
+    drills,
     environments,
     experiments,
     flag_events,
     migrations,
+    notices,
     ramps,
+    report,
     rollouts,
     runs,
+    slo,
     stream,
 )
 from crossfade.api import answers as give
@@ -94,7 +99,12 @@ def create_app(
         flag_routes.router(service),
         flag_events.router(service),
         ramps.router(service),
+        report.router(service),
         experiments.router(service),
+        slo.router(service),
+        alerts.router(service),
+        drills.router(service),
+        notices.router(service),
         stream.router(service, streams),
     ):
         api.include_router(routes)

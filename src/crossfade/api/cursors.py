@@ -52,6 +52,15 @@ def number(list_: str, cursor: str | None) -> int | None:
     return int(place)
 
 
+def moment(list_: str, cursor: str | None) -> float | None:
+    """As `read`, for a list whose places are times (epoch s)."""
+    place = read(list_, cursor)
+    try:
+        return float(place) if place is not None else None
+    except ValueError:
+        raise Invalid("cursor", cursor, "what the page before gave as `next`, and nothing else") from None
+
+
 def page(list_: str, rows: Sequence[Any], limit: int, place: Callable[[Any], str | int]) -> dict[str, Any]:
     """A page of at most ``limit``; ``rows`` has one more when there are more."""
     shown = list(rows[:limit])

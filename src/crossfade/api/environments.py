@@ -121,7 +121,7 @@ def router(service: Service) -> APIRouter:
     ) -> Json:
         """Roll out a release that the environment has had before, by its own strategy, as if it were new."""
         key = EnvKey(service_name, environment)
-        begun = service.deploy_again(key, ReleaseNumber.parse(release), named(who, body.by))
+        begun = service.deploy_again(key, ReleaseNumber.parse(release), named(who, body.by), body.fix)
         return Json(service.begun(begun), 201)
 
     return routes

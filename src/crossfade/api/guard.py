@@ -53,6 +53,12 @@ class Scope(StrEnum):
     """The environment of the change request that the path names."""
     RAMP = "ramp"
     """The environment of the ramp that the path names."""
+    ALERT = "alert"
+    """The environment of the alert that the path names."""
+    DRILL = "drill"
+    """The environment of the drill that the path names."""
+    WATCH = "watch"
+    """The environment of the watch that the path names."""
     NOBODY = "nobody"
     """No token is asked for."""
 
@@ -168,6 +174,12 @@ class Guard:
                 actor.require(role, self.service.flags.request_key(_id(path["id"])))
             case Scope.RAMP:
                 actor.require(role, self.service.ramps.environment_of(_id(path["id"])))
+            case Scope.ALERT:
+                actor.require(role, self.service.alerts.get(_id(path["id"])).key)
+            case Scope.DRILL:
+                actor.require(role, self.service.drills.environment_of(_id(path["id"])))
+            case Scope.WATCH:
+                actor.require(role, self.service.watches.environment_of(_id(path["id"])))
             case Scope.APPROVAL:
                 actor.require(role, self.service.approvals.key(_id(path["id"])))
             case _:

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from crossfade import __version__
+from crossfade.api.slo_metrics import Promises
 from crossfade.api.stream import Streams
 from crossfade.domain.errors import CrossfadeError, Unavailable
 from crossfade.domain.traffic import Slot
@@ -25,6 +26,7 @@ class Installation(Collector):
 
     def __init__(self, service: Service, streams: Streams) -> None:
         self._service, self._streams = service, streams
+        self._promises = Promises(service)
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
@@ -37,7 +39,9 @@ class Installation(Collector):
         yield from _environments(rows)
         yield _rollouts(service.rollouts(None, ROLLOUTS_COUNTED))
         yield _runs(service)
-        yield from _traffic(service, [EnvKey(row["service"], row["environment"]) for row in rows])
+        keys = [EnvKey(row["service"], row["environment"]) for row in rows]
+        yield from _traffic(service, keys)
+        yield from self._promises.collect(keys)
 
 
 def _environments(rows: list[dict[str, Any]]) -> Iterator[Metric]:

@@ -11,6 +11,8 @@ from crossfade.domain.events import MOST_EVENTS
 from crossfade.domain.rollout import Command
 
 Line = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+Fix = Annotated[Line, Field(description="Why it fixes what has used the error budget up: it goes out all the same.",
+                            examples=["closes the connections that r7 leaked"])]  # fmt: skip
 Grants = Annotated[list[Annotated[str, StringConstraints(max_length=120)]], Field(max_length=100)]
 By = Annotated[Line, Field(description="Who asks; counts for the state folder's own token only.",
                            examples=["ada@laptop"])]  # fmt: skip
@@ -36,6 +38,7 @@ class DeployBody(Body):
         default_factory=dict, description="The variables of its env_file.", examples=[{"API_KEY": "…"}]
     )
     label: Line = Field(default="", description="What a person calls this release.", examples=["v2"])
+    fix: Fix = ""
     by: By = ""
 
     @field_validator("config")
@@ -60,6 +63,7 @@ class AgainBody(Body):
     """Roll out a release anew."""
 
     by: str = Field(default="", max_length=200, description="Who asks.", examples=["ada@laptop"])
+    fix: Fix = ""
 
 
 class RollbackBody(Body):

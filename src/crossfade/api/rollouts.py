@@ -79,6 +79,7 @@ def router(service: Service) -> APIRouter:
                 {name: value.get_secret_value() for name, value in body.secrets.items()},
                 body.label,
                 named(who, body.by),
+                body.fix,
             )
         )
         return Json(service.begun(begun), 201)
@@ -137,12 +138,8 @@ def router(service: Service) -> APIRouter:
     @needs(Role.VIEWER, Scope.ROLLOUT)
     def samples(id: Id, limit: Limit = cursors.MOST, cursor: Cursor = None) -> Json:
         """What was sampled of it lately, oldest first: rates and latencies of both arms, once a second."""
-        after = cursors.read("samples", cursor)
-        try:
-            since = float(after) if after is not None else float("-inf")
-        except ValueError:
-            raise Invalid("cursor", cursor, "what the page before gave as `next`, and nothing else") from None
-        rows = [row for row in service.hub.samples(id) if row["t"] > since][: limit + 1]
+        after = cursors.moment("samples", cursor)
+        rows = [row for row in service.hub.samples(id) if after is None or row["t"] > after][: limit + 1]
         return Json(cursors.page("samples", rows, limit, lambda row: repr(row["t"])))
 
     @routes.get("/rollouts/{id}/preview", tags=["rollouts"], responses={200: {"model": give.Preview}})

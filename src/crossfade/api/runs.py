@@ -21,7 +21,7 @@ from crossfade.api.answers import Page
 from crossfade.api.cursors import Cursor, Limit
 from crossfade.api.environments import EnvironmentName, ReleaseName, ServiceName
 from crossfade.api.guard import GuardedRoute, Scope, Who, anybody, named, needs
-from crossfade.api.models import Body, By, Line
+from crossfade.api.models import Body, By, Fix, Line
 from crossfade.api.problems import Json
 from crossfade.api.stream import HEARTBEAT, MOST_STREAMS, Streams
 from crossfade.domain.access import Role
@@ -53,6 +53,7 @@ class RunBody(Body):
         default="", description="Begin here; the commit must have passed what comes before.", examples=["staging"]
     )
     trigger: str = Field(default="command", pattern="^(command|hook)$", description="What asks.", examples=["command"])
+    fix: Fix = ""
     by: By = ""
 
 
@@ -118,7 +119,7 @@ def router(service: Service, streams: Streams) -> APIRouter:
     @needs(Role.OPERATOR, Scope.SOMEWHERE)
     def start_run(who: Who, body: RunBody) -> Json:
         """Queue a run of a commit."""
-        request = RunRequest(body.service, body.ref, body.branch, body.stage, body.trigger)
+        request = RunRequest(body.service, body.ref, body.branch, body.stage, body.trigger, body.fix)
         return Json(service.runs.start(request, named(who, body.by)), 202)
 
     @routes.get("/runs/{id}", tags=["runs"], responses={200: {"model": give.Run}})

@@ -121,7 +121,8 @@ def run_local(folder: Path, stages: Sequence[str], show: Show, by: str = "local"
         content = tree.file("", tree.state.id, place)
         if content is None:
             raise NotFound(f"{path} is ignored by git: a run would not have it.", hint="Let git see it.")
-        described = describe(content, place)
+        inside = path.parent.relative_to(root)
+        described = describe(content, place, lambda name: tree.file("", tree.state.id, (inside / name).as_posix()))
         if described.pipeline is None:
             raise NotFound(f"{path} has no pipeline.", hint="`crossfade init` proposes one.")
         pipeline = _only(described.pipeline, wanted)

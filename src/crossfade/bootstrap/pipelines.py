@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Final
 
+from crossfade.domain.errors import NotFound
+
 if TYPE_CHECKING:
     from crossfade.domain.pipeline.run import Run
     from crossfade.domain.release import ReleaseConfig
@@ -79,13 +81,22 @@ def run_config(run: Run, environment: str) -> ReleaseConfig:
     return read_config(json.loads(run.plan.config), run.plan.service, environment)
 
 
-def describe(content: bytes, place: str) -> Described:
-    """What a commit's `crossfade.yaml` says; ``place`` is what problems call the file. Raises InvalidConfig."""
+def describe(content: bytes, place: str, file: Callable[[str], bytes | None]) -> Described:
+    """What a commit's `crossfade.yaml` says; ``place`` is what problems call the file. Raises InvalidConfig.
+
+    ``file`` gives other files of the commit, by their paths relative to this one; None for one that is not there.
+    """
     from crossfade.domain.pipeline.run import Build
     from crossfade.service.runs import Described
     from crossfade.spec.loader import parse_bytes
 
-    spec = parse_bytes(content, place)
+    def named(path: str) -> bytes:
+        found = file(path)
+        if found is None:
+            raise NotFound(f"The commit has no {path}.")
+        return found
+
+    spec = parse_bytes(content, place, named)
     secret = [file for name in spec.environments for file in spec.env_files(name)]
     build = Build(spec.build.command, spec.build.output, (*spec.build.ignore, *secret))
     wanting = tuple(name for name in spec.environments if spec.env_files(name))

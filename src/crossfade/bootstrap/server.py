@@ -8,6 +8,7 @@ import gc
 import hmac
 import logging
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from crossfade import __version__
 from crossfade.bootstrap.doctor import doctor
+from crossfade.bootstrap.notices import make_post
 from crossfade.bootstrap.pipelines import compose_pipelines, make_works
 from crossfade.bootstrap.settings import PLAIN, Given, Settings, settle
 from crossfade.bootstrap.state import PIN, SERVER, make_parts, prepare, read_config, write_json
 from crossfade.bootstrap.tls import Certificate, Watched, examine, trusting, write_pin
-from crossfade.domain.errors import Refused
+from crossfade.domain.errors import CrossfadeError, Refused
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
@@ -61,15 +63,23 @@ def serve(state: Path, given: Given, on_boundary: Callable[[str], None] = lambda
         engine = Engine(parts, state, on_boundary)
         service = Service(parts, engine, read_config)
         works = make_works(state, parts, settings.public_url or url, cache=settings.cache)
+        service.notices.runs = works.runs
         conductor = compose_pipelines(parts, works, service, at_once=settings.runs_at_once, on_boundary=on_boundary)
         app = compose(state, service, settings, url, lambda: (*engine.faults(), *conductor.faults()))
         parts.store.give_up_keys()
         engine.start()
         conductor.start()
+        service.notices.start()
         service.hub.start()
         service.migrations.start()
+        service.objectives.start()
+        service.watches.start()
         service.flags.start()
         service.ramps.start()
+        service.drills.doing.kill_server = _end_at_once(state)
+        service.drills.start()
+        service.proofs.start()
+        service.reports.days.start()
         pinned: dict[str, Any] = {}
         if watched is not None:
             pinned = {"certificate": str(state / PIN)}
@@ -86,13 +96,32 @@ def serve(state: Path, given: Given, on_boundary: Callable[[str], None] = lambda
         gc.freeze()
         _run(app, settings, listener, watched, service.hub.stop, _sync(app, settings))
         conductor.stop()
+        service.reports.days.stop()
+        service.proofs.stop()
+        service.drills.stop()
         service.ramps.stop()
         service.flags.stop()
+        service.watches.stop()
+        service.objectives.stop()
         service.migrations.stop()
         engine.stop()
+        service.notices.stop()
         # Threads may still wait for a peer; everything they do is safe to be cut off and done again.
         logging.shutdown()
         os._exit(0)
+
+
+def _end_at_once(state: Path) -> Callable[[], None] | None:
+    """How a drill kills this server; None when nobody would start it again."""
+    from crossfade.runtimes.supervisor import Supervisor
+
+    try:
+        supervised = Supervisor(state).states().get("server")
+    except CrossfadeError:
+        return None
+    if supervised is None or supervised.pid != os.getpid():
+        return None
+    return lambda: os.kill(os.getpid(), signal.SIGKILL)
 
 
 def compose(state: Path, service: Service, settings: Settings, url: str, ready: Callable[[], Sequence[str]]) -> FastAPI:
@@ -107,6 +136,8 @@ def compose(state: Path, service: Service, settings: Settings, url: str, ready: 
 
     origin = settings.public_url or url
     service.accounts.limits = Limits(settings.session_lasts, settings.session_idle)
+    if settings.notify is not None:
+        service.notices.equip(make_post(state, settings.notify, settings.traces, origin))
     flags = Offer(Rate(settings.flag_rate, settings.flag_burst), settings.flag_origins)
     token = (state / "token").read_text().strip()
     app = create_app(service, token, lambda: doctor(state), origin=origin, ready=ready, flags=flags)

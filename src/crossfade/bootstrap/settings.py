@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from crossfade.domain.errors import Invalid, Refused
 
 if TYPE_CHECKING:
+    from crossfade.spec.notify import Notify, Traces
     from crossfade.spec.server import Oidc
 
 DEFAULT_PORT: Final = 7420
@@ -67,6 +68,8 @@ class Settings:
     """Where pages come from that may ask for flags themselves."""
     grpc_port: int | None = None
     """Where flagd's sync service listens, if it does."""
+    notify: Notify | None = None
+    traces: Traces | None = None
 
     @property
     def plain_beyond_loopback(self) -> bool:
@@ -110,6 +113,8 @@ def settle(state: Path, given: Given = Given()) -> Settings:
         flag_burst=spec.flags.burst,
         flag_origins=spec.flags.origins,
         grpc_port=spec.flags.grpc_port,
+        notify=spec.notify,
+        traces=spec.traces,
     )
     if settings.plain_beyond_loopback and not (given.allow_plain_http or spec.allow_plain_http):
         raise Refused(

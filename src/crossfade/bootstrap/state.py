@@ -85,6 +85,8 @@ def make_parts(state: Path, api: str = "") -> Parts:
     from crossfade.store.access import SqlAccess
     from crossfade.store.artifacts import FolderArtifacts
     from crossfade.store.flags import SqlFlags
+    from crossfade.store.history import FolderHistories
+    from crossfade.store.records import SqlRecords
     from crossfade.store.secrets import FolderSecrets
     from crossfade.store.sql import SqlStore
 
@@ -100,6 +102,8 @@ def make_parts(state: Path, api: str = "") -> Parts:
         secrets=kept,
         access=SqlAccess(ledger),
         flags=SqlFlags(ledger),
+        records=SqlRecords(ledger),
+        histories=FolderHistories(state / "history"),
         key=(state / "key").read_bytes(),
         sources=ElsewhereSources(),
         databases=ReleaseDatabases(artifacts, kept),
@@ -114,6 +118,8 @@ def read_config(data: Mapping[str, Any], service: str, environment: str) -> Rele
     spec = Spec.from_data(dict(data))
     if spec.service != service:
         raise Invalid("service", service, f"{spec.service}, as the configuration says")
+    if spec.unread():
+        raise Invalid("slo.openslo", ", ".join(spec.unread()), "no files: whoever has them reads them and sends what they say")
     return spec.for_environment(environment)
 
 

@@ -17,6 +17,7 @@ import httpx
 from crossfade.api import answers, run_answers
 from crossfade.bootstrap.tls import pinned
 from crossfade.cli.flag_client import FlagClient
+from crossfade.cli.slo_client import SloClient
 from crossfade.domain.errors import CrossfadeError, Invalid, Unavailable
 
 Data = Mapping[str, Any]
@@ -54,6 +55,7 @@ class Client:
             verify=trust if trust is not None else True,
         )
         self.flags = FlagClient(self)
+        self.slo = SloClient(self)
 
     @classmethod
     def of(cls, state: Path) -> Client:
@@ -162,10 +164,10 @@ class Client:
     def deploy(self, body: Mapping[str, Any]) -> answers.Rollout | answers.Approval:
         return cast(answers.Rollout | answers.Approval, self.call("POST", "/rollouts", json=body))
 
-    def deploy_again(self, key: str, release: str, by: str) -> answers.Rollout | answers.Approval:
+    def deploy_again(self, key: str, release: str, by: str, fix: str = "") -> answers.Rollout | answers.Approval:
         return cast(
             answers.Rollout | answers.Approval,
-            self.call("POST", f"/environments/{key}/releases/{release}/rollouts", json={"by": by}),
+            self.call("POST", f"/environments/{key}/releases/{release}/rollouts", json={"by": by, "fix": fix}),
         )
 
     def rollout(self, id: int) -> answers.Rollout:
@@ -182,6 +184,13 @@ class Client:
 
     def plot(self, id: int, name: str) -> str:
         return self.text(f"/rollouts/{id}/plots/{name}")
+
+    def notices(self, target: str = "", limit: int = 20) -> list[Data]:
+        """What was sent to whom, newest first; of one target, or of all."""
+        return self.listed("/notices", limit, **({"target": target} if target else {}))
+
+    def test_notice(self, target: str, by: str) -> Data:
+        return cast(Data, self.call("POST", "/notices/test", json={"target": target, "by": by}))
 
     def preview(self, id: int) -> answers.Preview:
         return cast(answers.Preview, self.call("GET", f"/rollouts/{id}/preview"))

@@ -22,6 +22,12 @@ from crossfade.domain.errors import CrossfadeError, Invalid, NotFound
 DONE, FAILED, USAGE = 0, 1, 2
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Fix = Annotated[
+    str,
+    typer.Option(
+        help="Why it fixes what has used the error budget up: then it goes out all the same.", show_default=False
+    ),
+]
 Where = Annotated[
     str | None, typer.Argument(help="SERVICE/ENVIRONMENT; may be left out when there is only one.", show_default=False)
 ]

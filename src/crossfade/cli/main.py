@@ -17,21 +17,29 @@ from rich.text import Text
 from crossfade import __version__, bootstrap
 from crossfade.cli import approvals, follow, show
 from crossfade.cli.accounts import accounts, tokens
+from crossfade.cli.alerts import alerts
 from crossfade.cli.audit import audit
 from crossfade.cli.client import Client, Data, Problem
-from crossfade.cli.context import FAILED, Context, Json, Where, progressing, telling, which, who
+from crossfade.cli.context import FAILED, Context, Fix, Json, Where, progressing, telling, which, who
 from crossfade.cli.dashboard import dashboard
+from crossfade.cli.drill import drill
 from crossfade.cli.experiments import experiments
 from crossfade.cli.flags import flags
 from crossfade.cli.gates import gate
 from crossfade.cli.hook import hook
 from crossfade.cli.migrate import migrate
 from crossfade.cli.migrations import migrations
+from crossfade.cli.notices import notices
+from crossfade.cli.proofs import COMMANDS as PROOFS
+from crossfade.cli.report import COMMANDS as REPORTS
 from crossfade.cli.runs import COMMANDS as PIPELINES
 from crossfade.cli.runs import runs
+from crossfade.cli.slo import slo
+from crossfade.cli.slo_client import Lately
 from crossfade.cli.sources import sources
 from crossfade.cli.terminal import Terminal
 from crossfade.cli.verify import verify
+from crossfade.cli.watches import watches
 from crossfade.domain.errors import Invalid, NotFound
 
 app = typer.Typer(
@@ -273,6 +281,7 @@ def deploy(
         str | None, typer.Option(help="blue-green or canary, in place of the file's.", show_default=False)
     ] = None,
     label: Annotated[str, typer.Option(help="What you call this release: a tag, a commit.")] = "",
+    fix: Fix = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for an approval, and while another rollout is under way.")
     ] = False,
@@ -293,7 +302,7 @@ def deploy(
             with progressing(ctx) as progress:
                 progress(f"uploads {package.digest[:19]} ({package.size / 1e6:.1f} MB)")
                 client.upload(package.file, package.digest)
-            body = package.request(label, who())
+            body = {**package.request(label, who()), "fix": fix}
             state = _begin(ctx, lambda: client.deploy(body), wait)
         _see_through(ctx, client, state, wait, detach)
 
@@ -303,6 +312,7 @@ def redeploy(
     context: typer.Context,
     release: Annotated[str, typer.Argument(help="A release of the environment, for example r3.")],
     where: Where = None,
+    fix: Fix = "",
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for an approval, and while another rollout is under way.")
     ] = False,
@@ -313,7 +323,7 @@ def redeploy(
     with telling(context, as_json) as ctx:
         client = ctx.client()
         key = which(client, where)
-        state = _begin(ctx, lambda: client.deploy_again(key, release, who()), wait)
+        state = _begin(ctx, lambda: client.deploy_again(key, release, who(), fix), wait)
         _see_through(ctx, client, state, wait, detach)
 
 
@@ -428,9 +438,11 @@ def status(
     with telling(context, as_json) as ctx:
         client = ctx.client()
         keys = None if where is None else [which(client, where)]
+        promises = Lately(client.slo.view)
 
         def look() -> list[Data]:
-            return list(client.environments()) if keys is None else [client.environment(key) for key in keys]
+            found = client.environments() if keys is None else [client.environment(key) for key in keys]
+            return [{**entry, "slo": promises.of(f"{entry['service']}/{entry['environment']}")} for entry in found]
 
         found = look()
         if preview:
@@ -528,6 +540,16 @@ def logs(
                 return
 
 
+# --- promises
+
+app.add_typer(slo, name="slo")
+app.add_typer(alerts, name="alerts")
+app.add_typer(watches, name="watches")
+app.add_typer(notices, name="notices")
+app.add_typer(drill, name="drill")
+for command in PROOFS:
+    app.command()(command)
+
 # --- people
 
 app.add_typer(accounts, name="accounts")
@@ -543,6 +565,8 @@ app.add_typer(migrations, name="migrations")
 app.add_typer(runs, name="runs")
 app.add_typer(sources, name="sources")
 for command in PIPELINES:
+    app.command()(command)
+for command in REPORTS:
     app.command()(command)
 app.command()(dashboard)
 app.command()(verify)

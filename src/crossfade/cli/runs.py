@@ -14,7 +14,7 @@ from rich.live import Live
 
 from crossfade.cli import run_show
 from crossfade.cli.client import Client, Problem
-from crossfade.cli.context import FAILED, Context, Json, telling, who
+from crossfade.cli.context import FAILED, Context, Fix, Json, telling, who
 from crossfade.domain.errors import Invalid, NotFound, Unavailable
 
 POLL: Final = 0.3
@@ -38,6 +38,7 @@ def run(
     stage: Annotated[
         str, typer.Option(help="Begin here; the commit must have passed what comes before.", show_default=False)
     ] = "",
+    fix: Fix = "",
     local: Annotated[
         bool, typer.Option("--local", help="Run the folder as it is, here and without a server; nothing is deployed.")
     ] = False,
@@ -61,6 +62,7 @@ def run(
         name = service or _service(here)
         wanted = ref or _branch(here)
         body = {"service": name, "ref": wanted, "branch": branch, "stage": stage, "trigger": "command", "by": who()}
+        body["fix"] = fix
         try:
             begun = client.start_run(body)
         except Problem as error:

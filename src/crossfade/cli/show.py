@@ -10,6 +10,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from crossfade.cli.slo_show import ago
+from crossfade.cli.slo_show import brief as slo_brief
 from crossfade.domain.values import show_duration
 
 Data = Mapping[str, Any]
@@ -81,6 +83,8 @@ def environment(status: Data) -> RenderableType:
         rows.append(rollout(status["rollout"]))
     if status.get("migrations"):
         rows.append(migrations(status["migrations"]))
+    if status.get("slo"):
+        rows += slo_brief(status["slo"])
     return Group(*rows)
 
 
@@ -319,10 +323,11 @@ def _rows(one: Data) -> str:
 
 
 def releases(rows: Sequence[Data]) -> Table:
-    """The releases of an environment and whether each can be brought back."""
-    table = Table(box=None, padding=(0, 1), header_style="dim")
-    for name in ("release", "label", "standing", "restorable", "artifact", "created"):
-        table.add_column(name, no_wrap=name != "restorable")
+    """The releases of an environment, whether each can be brought back, and when that was last proven."""
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
+    for name in ("release", "label", "standing", "restorable", "proven, took", "artifact", "created"):
+        folds = name in ("restorable", "proven, took")
+        table.add_column(name, no_wrap=not folds, min_width=12 if folds else None)
     for row in rows:
         if row["restorable"]:
             can = Text("yes", style="green")
@@ -333,8 +338,20 @@ def releases(rows: Sequence[Data]) -> Table:
         style = {"live": "bold green", "warm": "green", "failed": "dim"}.get(row["standing"], "")
         created = time.strftime("%Y-%m-%d %H:%M", time.localtime(row["created"]))
         digest = row["digest"].removeprefix("sha256:")[:12]
-        table.add_row(row["release"], row["label"], Text(row["standing"], style=style), can, digest, created)
+        standing = Text(row["standing"], style=style)
+        table.add_row(row["release"], row["label"], standing, can, _proven(row), digest, created)
     return table
+
+
+def _proven(row: Data) -> Text:
+    """When it was last proven that a release can be brought back, and how long the newest try took."""
+    proof = row["proof"]
+    if proof is None:
+        return Text("not yet" if row["in_window"] else "", style="yellow")
+    took = f", {show_duration(proof['took'])}" if proof["took"] is not None else ""
+    if not proof["ok"]:
+        return Text(f"NO{took}", style="red" if row["in_window"] else "dim")
+    return Text(f"{ago(row['proven'], time.time())} ago{took}", style="" if row["in_window"] else "dim")
 
 
 def findings(rows: Sequence[Data]) -> Table:

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 
 from crossfade.domain.access import Role
 from crossfade.domain.analysis.policy import Analysis
+from crossfade.domain.drill import DrillPlan, ProofPolicy
 from crossfade.domain.health import Check, Flow
 from crossfade.domain.pipeline.freeze import Freeze
+from crossfade.domain.slo import SloPolicy
 from crossfade.domain.traffic import Sticky
 from crossfade.domain.values import Digest, ReleaseNumber, Weight
 
@@ -119,6 +121,9 @@ class ReleaseConfig:
     database: DatabaseUse | None = None
     schema_version: str = ""
     """The newest migration that the artifact has: what the release needs of its database; empty where it has none."""
+    slo: SloPolicy = field(default_factory=SloPolicy)
+    drills: tuple[DrillPlan, ...] = ()
+    proofs: ProofPolicy = field(default_factory=ProofPolicy)
 
     @property
     def url(self) -> str:

@@ -133,28 +133,7 @@ class Effects:
         parts.runtime.start(key, specs, fence)
 
     def _specs(self, key: EnvKey, slot: Pool, release: Release, occupant: Occupant) -> tuple[ReplicaSpec, ...]:
-        config = release.config
-        env: dict[str, str] = {
-            **dict(config.env),
-            **(self._parts.secrets.get(config.secrets) if config.secrets else {}),
-            **self._parts.databases.env(release),
-        }
-        env |= {
-            "CROSSFADE_SERVICE": key.service,
-            "CROSSFADE_ENVIRONMENT": key.environment,
-            "CROSSFADE_RELEASE": str(release.number),
-            "CROSSFADE_SLOT": slot.value,
-        }
-        if self._parts.api:
-            env["CROSSFADE_EVENTS_URL"] = f"{self._parts.api}/api/v1/events"
-            env["CROSSFADE_EVENTS_TOKEN"] = self._parts.events_token(key)
-            env["CROSSFADE_FLAGS_URL"] = self._parts.api
-            env["CROSSFADE_FLAGS_TOKEN"] = env["CROSSFADE_EVENTS_TOKEN"]
-        folder = self._parts.artifacts.folder(release.digest)
-        return tuple(
-            ReplicaSpec(name, config.command, folder, env, stop_timeout=config.stop_timeout)
-            for name in occupant.names(key)
-        )
+        return self._parts.specs(key, slot.value, release, occupant.names(key))
 
     def _connect(self, key: EnvKey, slot: Slot, number: ReleaseNumber, fence: int) -> None:
         occupant = self._environment(key).slots.get(slot)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from crossfade.domain.drill import EdgeFault
 from crossfade.domain.errors import CrossfadeError, Invalid, NotFound, Refused, StaleFence, Unavailable
 from crossfade.domain.traffic import POOLS, Lease, Pool, Server, Slot, Split
 from crossfade.domain.values import EnvKey, ReleaseNumber
@@ -23,6 +24,7 @@ class _Environment:
     releases: dict[Pool, str] = field(default_factory=dict)
     preview: tuple[Slot, str] | None = None
     held_until: float = 0.0
+    faults: dict[Slot, tuple[EdgeFault, float]] = field(default_factory=dict)
 
 
 class FakeRouter:
@@ -133,6 +135,15 @@ class FakeRouter:
         with self._lock:
             self._turn(key, fence).held_until = self._now() + seconds
 
+    def inject(self, key: EnvKey, slot: Slot, fault: EdgeFault | None, until: float, fence: int) -> None:
+        if fault is not None and not (0 <= fault.delay <= 30 and fault.status in (0, 500, 503) and until < 1e11):
+            raise Invalid("fault", fault, "a delay of at most 30 s, the status 500 or 503, and an end")
+        with self._lock:
+            here = self._turn(key, fence)
+            here.faults.pop(slot, None)
+            if fault is not None:
+                here.faults[slot] = (fault, until)
+
     def read(self, key: EnvKey) -> EdgeState:
         with self._lock:
             if self.fails_with is not None:
@@ -144,7 +155,9 @@ class FakeRouter:
                 for slot, found in here.servers.items()
                 if isinstance(slot, Slot) or found
             }
-            return EdgeState(here.route, here.split, here.lease, here.lapsed, servers, self._fences.get(key, 0))
+            faults = {slot: fault for slot, (fault, until) in here.faults.items() if until > self._now()}
+            fence = self._fences.get(key, 0)
+            return EdgeState(here.route, here.split, here.lease, here.lapsed, servers, fence, faults)
 
     def read_many(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, EdgeState]:
         with self._lock:

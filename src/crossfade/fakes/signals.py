@@ -6,7 +6,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
 
 from crossfade.domain.analysis import latency
@@ -117,6 +117,12 @@ class FakeSignals:
                 {pool: n for (k, pool), n in self._refused.items() if k == key},
                 {pool: dict(told) for (k, pool), told in self._variants.items() if k == key},
             )
+
+    def read_many(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, Reading]:
+        with self._lock:
+            if self.fails_with is not None:
+                raise self.fails_with
+            return {key: self.read(key) for key in keys if key in self._keys}
 
     def tell(self, key: EnvKey, pool: Pool, header: str) -> None:
         """An answer of the pool had this ``X-Crossfade-Event`` (lines of it are joined by a newline)."""

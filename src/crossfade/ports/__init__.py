@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, Final, Protocol, Self
 from crossfade.domain.analysis.policy import Source
 from crossfade.domain.analysis.sample import History, Moments
 from crossfade.domain.analysis.totals import Totals
+from crossfade.domain.drill import EdgeFault
 from crossfade.domain.environment import Entry, Environment, Occupant, Retirement
 from crossfade.domain.errors import Invalid, Unavailable
 from crossfade.domain.events import Event
@@ -39,6 +40,9 @@ from crossfade.ports.access import Token as Token
 from crossfade.ports.databases import Databases, NoDatabases
 from crossfade.ports.flags import Flags
 from crossfade.ports.pipeline import Profile
+from crossfade.ports.records import Histories as Histories
+from crossfade.ports.records import Record as Record
+from crossfade.ports.records import Records as Records
 
 
 class Artifacts(Protocol):
@@ -140,7 +144,10 @@ class ServerStatus:
 
 @dataclass(frozen=True, slots=True)
 class EdgeState:
-    """One environment as the edge has it now. ``lapsed``: a lease ran out and the edge went back by itself."""
+    """One environment as the edge has it now. ``lapsed``: a lease ran out and the edge went back by itself.
+
+    ``faults`` are those of a game day that have not ended.
+    """
 
     route: Route
     split: Split
@@ -148,6 +155,7 @@ class EdgeState:
     lapsed: bool
     servers: Mapping[Pool, tuple[ServerStatus, ...]]
     fence: int
+    faults: Mapping[Slot, EdgeFault] = field(default_factory=dict)
 
 
 class Router(Protocol):
@@ -191,6 +199,12 @@ class Router(Protocol):
     def hold(self, key: EnvKey, seconds: float, fence: int) -> None:
         """Let new requests wait at the edge, for at most ``seconds`` (≤ 30), then let them go by itself. 0 ends a hold."""
 
+    def inject(self, key: EnvKey, slot: Slot, fault: EdgeFault | None, until: float, fence: int) -> None:
+        """Disturb the requests of a slot until then (epoch s), when the edge ends it by itself; None ends it now.
+
+        A second call replaces the first. Previews are spared. Raises Invalid.
+        """
+
     def read(self, key: EnvKey) -> EdgeState:
         """Raises NotFound, Unavailable."""
 
@@ -205,6 +219,9 @@ class Signals(Protocol):
 
     def read(self, key: EnvKey) -> Reading:
         """Raises NotFound, Unavailable."""
+
+    def read_many(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, Reading]:
+        """The same of several, for little more than one costs; those that are not there are left out. Raises Unavailable."""
 
     def history(self, key: EnvKey, slot: Pool) -> History:
         """What the slot's clients saw lately, as far as it is remembered: rate, burstiness and latencies.
@@ -281,7 +298,7 @@ class Change:
 
     ``kind`` is ``rollout`` (its state was saved), ``journal`` (a line of its journal), ``live`` (a release became it),
     ``closed`` (a rollout left its environment free), ``approval``, ``flags``, ``flag-request``, ``ramp``, ``experiment``,
-    ``run``, ``audit`` or ``sample``; ``key`` is the environment.
+    ``run``, ``alert``, ``watch``, ``drill``, ``proof``, ``notice``, ``audit`` or ``sample``; ``key`` is the environment.
     """
 
     seq: int
@@ -446,11 +463,37 @@ class Parts:
     secrets: Secrets
     access: Access
     flags: Flags
+    records: Records
+    histories: Histories
     key: bytes
     now: Callable[[], float] = field(default=time.time)
     sources: Sources = field(default_factory=NoSources)
     api: str = ""
     databases: Databases = field(default_factory=NoDatabases)
+
+    def specs(self, key: EnvKey, slot: str, release: Release, names: Sequence[str]) -> tuple[ReplicaSpec, ...]:
+        """What the replicas of a release are started with in an environment. Raises NotFound when something of it is gone."""
+        config = release.config
+        env: dict[str, str] = {
+            **dict(config.env),
+            **(self.secrets.get(config.secrets) if config.secrets else {}),
+            **self.databases.env(release),
+        }
+        env |= {
+            "CROSSFADE_SERVICE": key.service,
+            "CROSSFADE_ENVIRONMENT": key.environment,
+            "CROSSFADE_RELEASE": str(release.number),
+            "CROSSFADE_SLOT": slot,
+        }
+        if self.api:
+            env["CROSSFADE_EVENTS_URL"] = f"{self.api}/api/v1/events"
+            env["CROSSFADE_EVENTS_TOKEN"] = self.events_token(key)
+            env["CROSSFADE_FLAGS_URL"] = self.api
+            env["CROSSFADE_FLAGS_TOKEN"] = env["CROSSFADE_EVENTS_TOKEN"]
+        folder = self.artifacts.folder(release.digest)
+        return tuple(
+            ReplicaSpec(name, config.command, folder, env, stop_timeout=config.stop_timeout) for name in names
+        )
 
     def preview_secret(self, rollout: int) -> str:
         """What opens the preview of one rollout. Derived, so that a restarted engine knows it again."""

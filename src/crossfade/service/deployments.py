@@ -137,7 +137,7 @@ class Deployments:
     def _request(self, run: Run, key: EnvKey, artifact: Digest, actor: Actor) -> Request:
         config: Mapping[str, Any] = json.loads(run.plan.config)
         label = f"{run.plan.commit.id[:7]} {run.plan.commit.subject}"[:100]
-        return Request(key, artifact, config, self._secrets(key), label, actor)
+        return Request(key, artifact, config, self._secrets(key), label, actor, run.plan.fix)
 
     def _secrets(self, key: EnvKey) -> Mapping[str, str]:
         source = self._works.runs.source(key.service)

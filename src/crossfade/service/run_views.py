@@ -10,7 +10,7 @@ from typing import Any, Final
 from crossfade.domain.errors import Invalid, NotFound
 from crossfade.domain.pipeline.plan import StageName
 from crossfade.domain.pipeline.run import NodeState, Run, StageState, Status
-from crossfade.domain.values import EnvKey
+from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.ports import Parts
 from crossfade.ports.pipeline import Works
 
@@ -112,6 +112,11 @@ class RunViews:
             "waiting": node.waiting,
             "log": self._log(run, stage, node.name).exists(),
         }
+
+    def committed(self, service: str, release: ReleaseNumber) -> float | None:
+        """When the commit was made that a release came from (epoch s); None when no run has built it."""
+        number = self._works.runs.run_of(service, release)
+        return self._works.runs.run(number).plan.commit.at if number is not None else None
 
     def counts(self, limit: int) -> Mapping[tuple[str, str], int]:
         """How many of the newest runs there are by service and status."""

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 from typing import Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -43,13 +44,17 @@ TOKEN: Final = "token"  # noqa: S105 - the name of a secret, not one
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """A wish for a run. ``ref`` is a branch, tag or commit; ``branch`` whose rules count, by default ``ref`` itself."""
+    """A wish for a run. ``ref`` is a branch, tag or commit; ``branch`` whose rules count, by default ``ref`` itself.
+
+    ``fix``: why it fixes what has used an error budget up; empty: it is no fix.
+    """
 
     service: str
     ref: str
     branch: str = ""
     stage: str = ""
     trigger: str = "command"
+    fix: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,7 @@ class Runs(RunViews):
         works: Works,
         audit: Audit,
         driver: Driver,
-        describe: Callable[[bytes, str], Described],
+        describe: Callable[[bytes, str, Callable[[str], bytes | None]], Described],
     ) -> None:
         super().__init__(parts, works)
         self._audit, self._driver, self._describe = audit, driver, describe
@@ -101,7 +106,10 @@ class Runs(RunViews):
             raise NotFound(
                 f"{commit.id[:7]} has no {source.config}.", hint="`crossfade init` proposes one; commit it first."
             )
-        described = self._describe(content, source.config)
+        folder = PurePosixPath(source.config).parent
+        described = self._describe(
+            content, source.config, lambda path: repositories.file(source.repository, commit.id, str(folder / path))
+        )
         pipeline = described.pipeline
         if pipeline is None or not pipeline.stages:
             raise NotFound(
@@ -141,6 +149,7 @@ class Runs(RunViews):
             self._base(key, commit.id),
             key.environment,
             source.config,
+            request.fix,
         )
         run = self._works.runs.add_run(plan)
         if request.stage:

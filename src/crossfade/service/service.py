@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cache
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Final, Protocol
 from zoneinfo import ZoneInfo
 
 from crossfade.domain import rollout as machine
@@ -20,22 +20,33 @@ from crossfade.domain.flags.pinning import Scene, Suspect, pin
 from crossfade.domain.flags.steering import killable
 from crossfade.domain.migrations.phases import too_old
 from crossfade.domain.pipeline.freeze import frozen_until
-from crossfade.domain.release import Artifact, BlueGreen, Release, ReleaseConfig
+from crossfade.domain.release import Artifact, BlueGreen, Canary, Release, ReleaseConfig, Step
 from crossfade.domain.rollback import RollbackPlan, What
 from crossfade.domain.rollout import Command, Kind, Plan, Rollout
-from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
-from crossfade.ports import Approval, Parts, Reading
+from crossfade.domain.values import Digest, EnvKey, ReleaseNumber, Weight
+from crossfade.ports import Approval, Change, Parts, Reading
 from crossfade.service.accounts import Accounts
+from crossfade.service.alerts import Alerts
 from crossfade.service.approvals import Approvals, wanted
 from crossfade.service.audit import Audit
+from crossfade.service.drills import Drills
 from crossfade.service.experiments import Experiments
+from crossfade.service.fixes import Fixes
 from crossfade.service.flag_events import FlagEvents
 from crossfade.service.flags import LONGEST_WHY, Flags
 from crossfade.service.hub import Hub
 from crossfade.service.migrations import Migrations
+from crossfade.service.notices import Notices
+from crossfade.service.objectives import Objectives
+from crossfade.service.proofs import Proofs
 from crossfade.service.ramps import Ramps
+from crossfade.service.reports import Reports
 from crossfade.service.runs import Runs
 from crossfade.service.views import Views
+from crossfade.service.watches import Watches
+
+GAME_DAY: Final = (Step(Weight(1000), 60.0),)
+"""The canary of a game day, for a release that has no steps of its own: 10 % for a minute."""
 
 
 class Driver(Protocol):
@@ -56,6 +67,8 @@ class Request:
     secrets: Mapping[str, str]
     label: str
     by: Actor
+    fix: str = ""
+    """Why it fixes what has used the error budget up; empty: it is no fix."""
 
 
 class Service(Views):
@@ -70,15 +83,31 @@ class Service(Views):
         self.audit = Audit(parts)
         self.accounts = Accounts(parts, self.audit)
         self.approvals = Approvals(parts, self.audit, self._begin_approved)
+        self.alerts = Alerts(parts, self.audit)
+        self.notices = Notices(parts, self.alerts, self.audit)
         self.flags = Flags(parts, self.audit)
         self.experiments = Experiments(parts, self.audit, self.flags)
         self.flag_events = FlagEvents(parts, self.flags.serving, self.experiments.segments)
         self.ramps = Ramps(parts, self, self.audit)
-        self.hub = Hub(parts, self.flags.heard)
+        self.hub = Hub(parts, self._heard)
         self.migrations = Migrations(parts, self, self.audit)
+        self.objectives = Objectives(parts, self, self.alerts)
+        self.fixes = Fixes(parts, self.audit)
+        self.watches = Watches(parts, self, self.objectives, self.alerts, self.audit)
+        self.objectives.proposal, self.objectives.watching = self.watches.proposal, self.watches.current
+        self.reports = Reports(parts, self.audit)
+        self.drills = Drills(parts, self, self.audit, self.alerts)
+        self.reports.overdue = lambda key: [one["sentence"] for one in self.drills.schedule(key) if one["overdue"]]
+        self.proofs = Proofs(parts, self, self.audit, self.alerts)
+        self.proofs.drilled = lambda key: self.drills.under_way(key) is not None
+        self.notices.views = {"drill": self.drills.view, "watch": self.watches.view}
         self.attested: Callable[[Digest, str], Sequence[str]] = _nobody
         """Why an artifact is not one that a pipeline has built for a service; nothing when it is."""
         self._runs: Runs | None = None
+
+    def _heard(self, changes: Sequence[Change]) -> None:
+        self.flags.heard(changes)
+        self.notices.heard(changes)
 
     def read_config(self, data: Mapping[str, Any], key: EnvKey, secrets: str = "") -> ReleaseConfig:
         """What `crossfade.yaml` says of an environment. Raises InvalidConfig, NotFound."""
@@ -98,6 +127,7 @@ class Service(Views):
     def with_pipelines(self, runs: Runs) -> None:
         """From here on pipelines are run, and their statements are known."""
         self._runs, self.attested = runs, runs.attested
+        self.reports.committed = runs.committed
 
     # --- to change something
 
@@ -126,7 +156,10 @@ class Service(Views):
         self._refuse_shared_port(key, config)
         version = parts.databases.version(request.digest, config.database) if config.database is not None else ""
         config = replace(config, secrets=parts.secrets.put(request.secrets), schema_version=version)
-        return parts.store.add_release(key, request.digest, config, request.label, parts.now())
+        release = parts.store.add_release(key, request.digest, config, request.label, parts.now())
+        if request.fix:
+            self.fixes.mark(key, release.number, request.fix, request.by)
+        return release
 
     def _refuse_unwanted(self, key: EnvKey, digest: Digest, config: ReleaseConfig) -> None:
         """Raises Refused for an artifact without a statement where one is wanted: by this release, or the live one."""
@@ -140,8 +173,12 @@ class Service(Views):
             return (config,)
         return config, self._parts.store.release(key.service, known.live).config
 
-    def refuse_frozen(self, key: EnvKey, config: ReleaseConfig) -> None:
-        """Raises Frozen while nothing may be deployed to an environment. A rollback is never asked."""
+    def refuse_frozen(self, key: EnvKey, config: ReleaseConfig, number: ReleaseNumber | None = None) -> None:
+        """Raises Frozen while nothing may be deployed to an environment. A rollback is never asked.
+
+        An error budget that is used up does not keep a release out that is marked as a fix; the calendar does.
+        """
+        self._refuse_exhausted(key, number)
         freezes = tuple(freeze for one in self._said_of(key, config) for freeze in one.freezes)
         found = frozen_until(freezes, self._parts.now(), ZoneInfo)
         if found is None:
@@ -154,6 +191,22 @@ class Service(Views):
             until=until,
         )
 
+    def _refuse_exhausted(self, key: EnvKey, number: ReleaseNumber | None) -> None:
+        if self._parts.store.environment(key) is None or (number is not None and self.fixes.marked(key, number)):
+            return
+        found = self.objectives.exhausted(key)
+        if found is None:
+            return
+        then = ""
+        if found.lifts is not None:
+            then = f", until about {datetime.fromtimestamp(found.lifts, UTC):%Y-%m-%d %H:%M} UTC if nothing bad happens"
+        raise Frozen(
+            f"{key} is frozen{then}: the error budget of {found.objective} is used up ({found.sentence}).",
+            hint="What fixes it may go out with --fix and the reason. `crossfade rollback` is always possible.",
+            until=found.lifts,
+            objective=found.objective,
+        )
+
     def refuse_unattested(self, key: EnvKey, digest: Digest) -> None:
         """Raises Refused for an artifact that no pipeline of this installation has signed for the service."""
         problems = self.attested(digest, key.service)
@@ -163,7 +216,7 @@ class Service(Views):
                 hint="Artifacts that a pipeline has built carry a signed statement: `crossfade run`.",
             )
 
-    def deploy_again(self, key: EnvKey, number: ReleaseNumber, by: Actor) -> Rollout | Approval:
+    def deploy_again(self, key: EnvKey, number: ReleaseNumber, by: Actor, fix: str = "") -> Rollout | Approval:
         """Roll out a release that the environment has had before, by its own strategy, as if it were new.
 
         Raises Forbidden, NotFound, NotRestorable when something of it is gone, Busy, Refused.
@@ -179,6 +232,8 @@ class Service(Views):
         self._refuse_unwanted(key, release.digest, release.config)
         self._refuse_shared_port(key, release.config)
         self._parts.store.refuse_if_held(key)
+        if fix:
+            self.fixes.mark(key, number, fix, by)
         return self.begin_or_ask(key, release, by)
 
     def begin_or_ask(self, key: EnvKey, release: Release, by: Actor, expects: int | None = None) -> Rollout | Approval:
@@ -209,11 +264,12 @@ class Service(Views):
     def _begin_approved(self, key: EnvKey, number: ReleaseNumber, by: str) -> Rollout:
         return self._begin(key, self._parts.store.release(key.service, number), Kind.DEPLOY, by)
 
-    def rollback(self, key: EnvKey, to: ReleaseNumber | None, by: Actor) -> Rollout:
+    def rollback(self, key: EnvKey, to: ReleaseNumber | None, by: Actor, expects: int | None = None) -> Rollout:
         """Return to a release of the window; without ``to``, to the one before.
 
         While a rollout is under way and no release is named, that rollout is aborted: its baseline is where one
-        wants to be. No approval is asked for. Raises Forbidden, NotFound, Refused, NotRestorable, Busy.
+        wants to be. No approval is asked for. With ``expects``, only while the environment's fence is still that one.
+        Raises Forbidden, NotFound, Refused, NotRestorable, Busy, Moved.
         """
         by.require(Role.OPERATOR, key)
         environment = self.environment(key)
@@ -241,10 +297,30 @@ class Service(Views):
             if not chosen.ok:
                 raise NotRestorable(f"{to} cannot be restored: {chosen.reasons[0]}.", hint=f"Restorable: {others}.")
         release = self._parts.store.release(key.service, chosen.number)
-        state = self._begin(key, release, Kind.ROLLBACK, by.name)
+        state = self._begin(key, release, Kind.ROLLBACK, by.name, expects)
         before = _state(environment)
         after = {**before, "release": str(release.number), "rollout": state.id}
         self.audit.note(by, "rollout.rollback", str(key), before, after)
+        return state
+
+    def expose(self, key: EnvKey, by: Actor) -> Rollout:
+        """Roll out the live release once more as a canary, by its own steps if it has any: what a game day's fault is tried on.
+
+        Raises Forbidden, NotFound, Busy, Frozen.
+        """
+        by.require(Role.OPERATOR, key)
+        environment = self.environment(key)
+        if environment.live is None:
+            raise NotFound(f"{key} has no live release yet.", hint="`crossfade deploy` makes the first one.")
+        release = self._parts.store.release(key.service, environment.live)
+        strategy = release.config.strategy
+        if not isinstance(strategy, Canary):
+            strategy = Canary(GAME_DAY, strategy.limits)
+        state = self._begin(
+            key, replace(release, config=replace(release.config, strategy=strategy)), Kind.DEPLOY, by.name
+        )
+        before = _state(environment)
+        self.audit.note(by, "rollout.expose", str(key), before, {**before, "rollout": state.id})
         return state
 
     def remedy(self, key: EnvKey, calls: str, trail: Sequence[Reading] = ()) -> RollbackPlan:
@@ -264,9 +340,10 @@ class Service(Views):
             suspects = pin(scene, trail, killable(current.document or {}, trail[-1].variants.get(slot, {})))
         return self.going_back(key, calls, suspects)
 
-    def carry_out(self, key: EnvKey, plan: RollbackPlan, by: Actor) -> RollbackPlan:
+    def carry_out(self, key: EnvKey, plan: RollbackPlan, by: Actor, expects: int | None = None) -> RollbackPlan:
         """Do what a plan has chosen: kill the flag, or go back to the release.
 
+        With ``expects``, the release only while the environment's fence is still that one, and never by aborting a rollout.
         Raises Forbidden, Refused when nothing helps, and as `rollback`.
         """
         remedy = plan.remedy
@@ -276,10 +353,10 @@ class Service(Views):
             raise Refused(f"Nothing is done in {key}: {plan.reason}.", hint=hint)
         if remedy.what is What.KILL_FLAG:
             self.flags.kill(key, remedy.target.partition("=")[0], f"{plan.calls}; {remedy.why}"[:LONGEST_WHY], by)
-        elif self.environment(key).holder is not None:
+        elif expects is None and self.environment(key).holder is not None:
             self.rollback(key, None, by)
         else:
-            self.rollback(key, ReleaseNumber.parse(remedy.target), by)
+            self.rollback(key, ReleaseNumber.parse(remedy.target), by, expects)
         return plan
 
     def order(self, rollout: int, command: Command, by: Actor) -> Rollout:
@@ -306,7 +383,8 @@ class Service(Views):
     def _begin(self, key: EnvKey, release: Release, kind: Kind, by: str, expects: int | None = None) -> Rollout:
         parts = self._parts
         if kind is Kind.DEPLOY:
-            self.refuse_frozen(key, release.config)
+            self.drills.refuse_busy(key, by)
+            self.refuse_frozen(key, release.config, release.number)
         environment = parts.store.environment(key) or Environment(key)
         strategy = BlueGreen(watch=0.0) if kind is Kind.ROLLBACK else release.config.strategy
         plan = Plan(

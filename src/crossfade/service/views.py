@@ -24,6 +24,7 @@ from crossfade.domain.rollout import Command, Rollout, allow
 from crossfade.domain.traffic import PREVIEW_HEADER, Slot
 from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
 from crossfade.ports import EdgeState, Parts, Reading, Replica, Store
+from crossfade.service.proofs import Proven, last_proofs
 
 _HISTORY = TypeAdapter(History)
 _CONFIG = TypeAdapter(ReleaseConfig)
@@ -101,10 +102,10 @@ class Views:
                 parts.secrets.get(release.config.secrets)
             except CrossfadeError:
                 reasons.append("the values of its env_file are gone")
-        reasons += self._without_schema(key, release)
+        reasons += self.unfit(key, release)
         return Restorable(number, tuple(reasons), checked)
 
-    def _without_schema(self, key: EnvKey, release: Release) -> list[str]:
+    def unfit(self, key: EnvKey, release: Release) -> list[str]:
         """Why a release cannot run on its environment's database any more.
 
         One that names no database and is older than the live one, which does, is taken to be from before all migrations.
@@ -129,6 +130,7 @@ class Views:
         """
         environment = self.environment(key)
         restorable = {r.number: r for r in self.restorable(key, CHECKED_LATELY)}
+        proofs = last_proofs(self._parts, key)
         promoted = set(self._parts.store.promotions(key))
         candidate = None
         if environment.holder is not None:
@@ -148,6 +150,7 @@ class Views:
                     "restorable": checked.ok if checked else False,
                     "checked": checked.checked if checked else None,
                     "why_not": list(checked.reasons) if checked else _why_outside(standing),
+                    **_proven(proofs.get(release.number)),
                 }
             )
         return rows
@@ -443,6 +446,16 @@ def _standing(
     if any(o.release == number and o.warm_until is not None for o in environment.slots.values()):
         return Standing.WARM
     return Standing.STOPPED if number in promoted else Standing.FAILED
+
+
+def _proven(last: Proven | None) -> dict[str, Any]:
+    """When a release was last proven to be restorable (epoch s), and what its newest proof found and took (s)."""
+    held, newest = (last.held, last.newest) if last is not None else (None, None)
+    proof = None
+    if newest is not None:
+        data = newest.data
+        proof = {"at": newest.ended, **{name: data[name] for name in ("ok", "took", "where", "sentence")}}
+    return {"proven": held.ended if held is not None else None, "proof": proof}
 
 
 def _why_outside(standing: Standing) -> list[str]:

@@ -23,7 +23,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -107,26 +107,32 @@ class EdgeSignals:
     # --- the port
 
     def read(self, key: EnvKey) -> Reading:
+        found = self.read_many([key])
+        if key not in found:
+            raise NotFound(f"The edge has no environment {key}.", hint="Deploy it first.")
+        return found[key]
+
+    def read_many(self, keys: Sequence[EnvKey]) -> Mapping[EnvKey, Reading]:
         with self._lock:
             statistics = self._poll(PATIENCE)
             self._pump()
-            if key not in statistics.present:
-                raise NotFound(f"The edge has no environment {key}.", hint="Deploy it first.")
-            slots = {slot: self._total((key, slot)) for slot in Slot}
-            histograms = {
-                slot: Latencies(tuple(sorted(self._histograms.get((key, slot), {}).items()))) for slot in Slot
-            }
-            return Reading(
-                self._now(),
-                self._segment,
-                slots,
-                self._total((key, None)),
-                histograms,
-                self._total((key, CONTROL)),
-                Latencies(tuple(sorted(self._histograms.get((key, CONTROL), {}).items()))),
-                *self._told(key),
-                self._variants.of(key),
-            )
+            events = self._all_events(self._followed.values())
+            return {key: self._reading(key, events) for key in keys if key in statistics.present}
+
+    def _reading(self, key: EnvKey, events: Events) -> Reading:
+        slots = {slot: self._total((key, slot)) for slot in Slot}
+        histograms = {slot: Latencies(tuple(sorted(self._histograms.get((key, slot), {}).items()))) for slot in Slot}
+        return Reading(
+            self._now(),
+            self._segment,
+            slots,
+            self._total((key, None)),
+            histograms,
+            self._total((key, CONTROL)),
+            Latencies(tuple(sorted(self._histograms.get((key, CONTROL), {}).items()))),
+            *_told(key, events),
+            self._variants.of(key),
+        )
 
     def failures(self, key: EnvKey, since: float) -> tuple[Failure, ...]:
         with self._lock:
@@ -335,18 +341,6 @@ class EdgeSignals:
             kept.extend([failure(self._now(), place[1], 0, "response")] * (silent - known))
             followed.silent[place] = max(known, silent)
 
-    def _told(self, key: EnvKey) -> tuple[dict[Pool, dict[str, Moments]], dict[Pool, int]]:
-        """All business events of an environment, and how many were refused, by pool."""
-        told, refused = {}, {}
-        total = self._all_events(self._followed.values())
-        for pool in POOLS:
-            found = dict(total.get((key, pool), {}))
-            if REFUSED in found:
-                refused[pool] = int(found.pop(REFUSED).n)
-            if found:
-                told[pool] = found
-        return told, refused
-
     def _all_events(self, workers: Iterable[_Followed]) -> Events:
         """What was kept and what these workers have."""
         total = {place: dict(events) for place, events in self._events.items()}
@@ -468,6 +462,18 @@ class EdgeSignals:
                     self._windows.latencies[place_named(k, s)] = Latencies(before)
         except (OSError, ValueError, KeyError, TypeError, AttributeError, Invalid):
             pass  # counted anew, in a new segment
+
+
+def _told(key: EnvKey, total: Events) -> tuple[dict[Pool, dict[str, Moments]], dict[Pool, int]]:
+    """All business events of an environment, and how many were refused, by pool."""
+    told, refused = {}, {}
+    for pool in POOLS:
+        found = dict(total.get((key, pool), {}))
+        if REFUSED in found:
+            refused[pool] = int(found.pop(REFUSED).n)
+        if found:
+            told[pool] = found
+    return told, refused
 
 
 class _Windows:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from crossfade.domain.errors import InvalidConfig, NotFound, Problem
-from crossfade.spec import tree
+from crossfade.spec import openslo, tree
 from crossfade.spec.models import FILE_NAME, Spec
 from crossfade.spec.problems import Place
 
+Content = Callable[[str], bytes]
+"""What a file inside the project holds, by its path relative to it. Raises NotFound, InvalidConfig."""
+
 
 def load(path: Path) -> Spec:
-    """Read a file. Raises InvalidConfig with every problem, NotFound."""
-    return parse_bytes(read_file(path), str(path))
+    """Read a file, and those that it names. Raises InvalidConfig with every problem, NotFound."""
+    return parse_bytes(read_file(path), str(path), lambda name: read_file(path.parent / name))
 
 
-def parse_bytes(data: bytes, file: str = FILE_NAME) -> Spec:
+def parse_bytes(data: bytes, file: str = FILE_NAME, content: Content | None = None) -> Spec:
     """From what a file holds. Raises InvalidConfig."""
-    return parse(decode(data, file), file)
+    return parse(decode(data, file), file, content)
 
 
 def decode(data: bytes, file: str) -> str:
@@ -33,8 +37,11 @@ def decode(data: bytes, file: str) -> str:
         raise InvalidConfig([Problem(file, line, "the file", found, "text in UTF-8")]) from None
 
 
-def parse(text: str, file: str = FILE_NAME) -> Spec:
-    """From YAML text; ``file`` is what problems call it. Raises InvalidConfig."""
+def parse(text: str, file: str = FILE_NAME, content: Content | None = None) -> Spec:
+    """From YAML text; ``file`` is what problems call it. Raises InvalidConfig.
+
+    ``content`` gives the files of `slo.openslo`, whose objectives are then among the others; without it they stay unread.
+    """
     read = tree.read(text, _is_variable)
     place = Place(file, read.lines)
     problems = [
@@ -47,7 +54,9 @@ def parse(text: str, file: str = FILE_NAME) -> Spec:
             found = "a list" if isinstance(read.data, list) else "a single value"
             problems.append(place.problem((), found, "a mapping that begins with service:"))
         else:
-            spec, more = Spec.examine(read.data, place)
+            data, more = openslo.resolve(read.data, place, content) if content is not None else (read.data, [])
+            problems += more
+            spec, more = Spec.examine(data, place)
             problems += more
     if spec is None or problems:
         raise InvalidConfig(place.in_order(problems))

@@ -6,6 +6,7 @@ Lengths of time are seconds here, percentages are `Weight`. What each key means 
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import cache
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -26,6 +27,7 @@ from crossfade.spec.pipeline import FreezePart, PipelinePart
 from crossfade.spec.problems import Place, explain
 from crossfade.spec.rules import MOVED, breaches
 from crossfade.spec.scalars import Words
+from crossfade.spec.slo import Drills, ProofsPart, SloPolicyPart
 
 FILE_NAME: Final = "crossfade.yaml"
 
@@ -188,6 +190,10 @@ class EnvironmentPart(Part):
     approval: Annotated[str, scalars.choice("none", "operator", "admin")] = "none"
     freeze: Annotated[tuple[FreezePart, ...], Field(max_length=50), Words("a list of freezes")] = ()
     provenance: Annotated[str, scalars.choice("optional", "required")] = "optional"
+    slo: Annotated[SloPolicyPart | None, GIVEN] = None
+    # As with strategy: an empty list is said, and means none.
+    drills: Drills = ()
+    proofs: Annotated[ProofsPart | None, GIVEN] = None
 
 
 class Spec(Part):
@@ -207,6 +213,9 @@ class Spec(Part):
     lease: Annotated[float, scalars.duration("2s", "10m")] = 15.0
     request_timeout: Annotated[float, scalars.duration("100ms", "1d")] = 60.0
     database: Annotated[DatabasePart | None, GIVEN] = None
+    slo: SloPolicyPart = Field(default_factory=SloPolicyPart)
+    drills: Drills = ()
+    proofs: ProofsPart = Field(default_factory=ProofsPart)
     environments: Annotated[
         dict[Annotated[str, scalars.NAME], EnvironmentPart],
         Field(min_length=1, max_length=50),
@@ -251,11 +260,20 @@ class Spec(Part):
         """Files of secret variables, relative to the project; a later one overrides. Raises NotFound."""
         return tuple(file for file in (self.run.env_file, self._own(environment).env_file) if file is not None)
 
+    def unread(self) -> tuple[str, ...]:
+        """Files of objectives that are named and were not read with the rest: see `loader.parse`."""
+        parts = (self.slo, *(own.slo for own in self.environments.values() if own.slo is not None))
+        return tuple(file for part in parts for file in part.openslo)
+
     def for_environment(self, name: str) -> ReleaseConfig:
         """What a release runs with in one environment; ``secrets`` stays empty. Raises NotFound, naming those there are."""
         own = self._own(name)
         strategy = own.strategy if "strategy" in own.model_fields_set else self.strategy
-        analysis = self.analysis if own.analysis is None else own.analysis
+        part = self.analysis if own.analysis is None else own.analysis
+        analysis = part.analysis() if part is not None else Analysis()
+        slo = self.slo if own.slo is None else own.slo
+        drills = own.drills if "drills" in own.model_fields_set else self.drills
+        proofs = self.proofs if own.proofs is None else own.proofs
         return ReleaseConfig(
             command=self.run.command,
             env=tuple(sorted((self.run.env | own.env).items())),
@@ -274,11 +292,14 @@ class Spec(Part):
             lease=self.lease,
             request_timeout=self.request_timeout,
             strategy=strategy.strategy(),
-            analysis=analysis.analysis() if analysis is not None else Analysis(),
+            analysis=replace(analysis, sources=(*analysis.sources, *slo.own_sources())),
             approval=None if own.approval == "none" else Role(own.approval),
             freezes=tuple(freeze.freeze() for freeze in own.freeze),
             provenance_required=own.provenance == "required",
             database=self.database.use() if self.database is not None else None,
+            slo=slo.policy(),
+            drills=tuple(drill.plan() for drill in drills),
+            proofs=proofs.policy(),
         )
 
     def for_pipeline(self) -> Pipeline | None:

@@ -182,6 +182,9 @@ BASELINE: Final = Kind(
     _file,
     schema={**_RELATIVE, "pattern": r"^[^/\\]([^\\]*[^/\\])?$"},
 )
+PLAIN_FILES: Final = several(
+    BASELINE, "a list of at most 20 different paths of files inside the project, written relative to it", 0, 20
+)
 BRANCHES: Final = several(
     Kind("", _branch, schema={"type": "string", "pattern": "^[^- ][^ ]*$", "maxLength": 200}),
     "a list of 1 to 50 different shell patterns",

@@ -14,9 +14,10 @@ from crossfade.domain.values import Weight, parse_duration
 from crossfade.ports import PLACEHOLDERS
 from crossfade.spec.analysis import RATE_MARGIN, WIDE_MARGIN, AnalysisPart
 from crossfade.spec.pipeline_rules import pipeline_breaches, pipeline_checks
-from crossfade.spec.problems import Place, shown
+from crossfade.spec.problems import Place, data_at, shown
 from crossfade.spec.scalars import JSON_PATH, METRIC, Kind, NotAllowed
 from crossfade.spec.shape import Path, shape_of
+from crossfade.spec.slo_rules import slo_breaches, well_spelt
 
 MOVED: Final = "a key that has moved"
 BUILT_IN: Final = (ERROR_RATE.name, *(f"latency.{quantile}" for quantile in QUANTILES))
@@ -38,6 +39,7 @@ def breaches(data: Any, place: Place) -> list[Problem]:
     ]
     problems += _moved(data.get("strategy"), ("strategy",), place)
     problems += pipeline_breaches(data.get("pipeline"), data.get("environments"), place)
+    problems += slo_breaches(data, place)
     for path, check in _checks(data):
         problems += _check(check, path, place)
     for name, environment in _mapping(data.get("environments")).items():
@@ -46,6 +48,13 @@ def breaches(data: Any, place: Place) -> list[Problem]:
         problems += _moved(own.get("strategy"), ("environments", name, "strategy"), place)
         problems += analysis_breaches(own.get("analysis"), ("environments", name, "analysis"), place)
         problems += _names(own.get("freeze"), ("environments", name, "freeze"), place)
+    for around in ((), *(("environments", name) for name in _mapping(data.get("environments")))):
+        here = _mapping(data_at(data, around))
+        slo = _mapping(here.get("slo"))
+        problems += _names(slo.get("objectives"), (*around, "slo", "objectives"), place)
+        problems += _names(here.get("drills"), (*around, "drills"), place)
+        for name, source in _mapping(slo.get("sources")).items() if well_spelt(slo) else ():
+            problems += _source(_mapping(source), (*around, "slo", "sources", name), place)
     return problems
 
 

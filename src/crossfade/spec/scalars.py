@@ -17,6 +17,7 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from crossfade.domain import schedule
 from crossfade.domain.analysis.policy import QUANTILES
 from crossfade.domain.errors import Invalid
 from crossfade.domain.release import SMALLEST_WINDOW
@@ -440,6 +441,13 @@ def _flag(value: Any) -> bool:
     return value
 
 
+def _cron(value: Any) -> str:
+    try:
+        return str(schedule.parse(text_of(value, schedule.LONGEST)))
+    except Invalid as error:
+        raise NotAllowed(str(error.fields["allowed"])) from None
+
+
 def _address(value: Any) -> str:
     try:
         address = ipaddress.ip_address(text_of(value, 100))
@@ -545,6 +553,11 @@ PLAIN: Final = Kind("text, a number, true or false", _plain, schema={"type": ["s
 FLAG: Final = Kind("true or false", _flag, schema={"type": "boolean"})
 ADDRESS: Final = Kind(
     "an IP address, for example 127.0.0.1", _address, schema={"type": "string", "pattern": r"^[0-9A-Fa-f:.]+$"}
+)
+CRON: Final = Kind(
+    f"a line of cron: {schedule.FIELDS}",
+    _cron,
+    schema={"type": "string", "pattern": r"^\s*(\S+\s+){4}\S+\s*$", "maxLength": schedule.LONGEST},
 )
 METRIC_NAME: Final = Kind(
     "1 to 40 of a-z, 0-9, '_', '.' and '-', beginning with a letter",

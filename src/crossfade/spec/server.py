@@ -1,4 +1,4 @@
-"""What `server.yaml` in the state folder says: where the server listens, how it is reached, who may log in.
+"""What `server.yaml` in the state folder says: where the server listens, how it is reached, who may log in, who is told.
 
 The file is optional, and so is each key of it. Lengths of time are seconds here.
 """
@@ -18,6 +18,7 @@ from crossfade.domain.errors import Invalid, InvalidConfig, NotFound, Problem
 from crossfade.spec import scalars, tree
 from crossfade.spec.health import Part
 from crossfade.spec.loader import decode, read_file
+from crossfade.spec.notify import Notify, Traces, problems_of
 from crossfade.spec.problems import Place, explain
 from crossfade.spec.scalars import Kind, NotAllowed, Words
 
@@ -175,6 +176,8 @@ class ServerSpec(Part):
     oidc: Oidc | None = None
     pipelines: Pipelines = Field(default_factory=Pipelines)
     flags: Flags = Field(default_factory=Flags)
+    notify: Notify = Field(default_factory=Notify)
+    traces: Traces | None = None
 
 
 def load(folder: Path) -> ServerSpec:
@@ -223,6 +226,7 @@ def _across(spec: ServerSpec, place: Place) -> list[Problem]:
     if spec.flags.grpc_port == spec.listen.port:
         port = str(spec.flags.grpc_port)
         problems.append(place.problem(("flags", "grpc_port"), port, "another port than listen.port"))
+    problems += problems_of(spec.notify, place)
     if spec.oidc is not None:
         if "openid" not in spec.oidc.scopes:
             problems.append(place.problem(("oidc", "scopes"), ", ".join(spec.oidc.scopes), "openid among them"))

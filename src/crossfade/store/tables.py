@@ -383,6 +383,21 @@ ramps = Table(
     sqlite_autoincrement=True,
 )
 
+records = Table(
+    "records",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("kind", String(20), nullable=False),
+    Column("key", String(100), nullable=False),
+    Column("subject", String(200), nullable=False),
+    Column("data", Text, nullable=False),
+    Column("began", Float, nullable=False),
+    Column("ended", Float),
+    Index("ix_records_kind_key", "kind", "key", "subject"),
+    Index("ix_records_kind_ended", "kind", "ended"),
+    sqlite_autoincrement=True,
+)
+
 experiments = Table(
     "experiments",
     metadata,

@@ -18,6 +18,8 @@ from crossfade.domain import errors
 from crossfade.service import Service
 from crossfade.web import (
     access,
+    alerts,
+    drills,
     environments,
     experiments,
     flag_editor,
@@ -27,11 +29,15 @@ from crossfade.web import (
     glance,
     history,
     login,
+    notices,
     oidc,
     ramps,
+    report,
     rollouts,
     runs,
+    slo,
     stream,
+    watches,
 )
 from crossfade.web.assets import Assets
 from crossfade.web.headers import Headers, fill
@@ -82,7 +88,13 @@ def create_web(service: Service, *, origin: str, key: bytes, provider: Provider 
         flag_editor.router(house),
         flag_history.router(house),
         ramps.router(house),
+        report.router(house),
         experiments.router(house),
+        slo.router(house),
+        watches.router(house),
+        alerts.router(house),
+        drills.router(house),
+        notices.router(house),
         flags.router(house),  # behind the others: the page of a flag takes whatever name is left
         stream.router(house),
     ):

@@ -17,10 +17,13 @@ from crossfade.domain.values import EnvKey, ReleaseNumber, show_duration
 from crossfade.ports import Approval
 from crossfade.service.accounts import Session
 from crossfade.service.views import CHECKED_LATELY, flat
+from crossfade.web import slo_view
+from crossfade.web.alerts import open_alerts, shown_of
 from crossfade.web.glance import Overview, row_of
 from crossfade.web.rollout_view import home
 from crossfade.web.rollouts import Once
 from crossfade.web.sessions import Sessions
+from crossfade.web.slo_view import summary
 
 RELEASES_SHOWN: Final = 20
 ROLLOUTS_SHOWN: Final = 15
@@ -53,9 +56,16 @@ def router(house: Sessions) -> APIRouter:
         status = service.status(key)
         live = status["live"]
         config = service.release(key, ReleaseNumber.parse(live))["config"] if live else {}
+        slo, schedule = service.objectives.view(key), service.drills.schedule(key)
+        alerts = tuple(open_alerts(service, session.actor, key))
         return {
             "key": key,
-            "row": row_of(key, status, overview.counts(key)),
+            "row": row_of(key, status, overview.counts(key), summary(slo, schedule), alerts),
+            "slo": slo,
+            "alerts": [shown_of(one, session.actor) for one in alerts],
+            "schedule": schedule,
+            "drill": service.drills.under_way(key),
+            "view": slo_view,
             "releases": service.releases(key, limit=RELEASES_SHOWN),
             "window": max(int(config.get("window", 0)), SMALLEST_WINDOW),
             "rollouts": service.rollouts(key, ROLLOUTS_SHOWN),
@@ -151,10 +161,10 @@ def router(house: Sessions) -> APIRouter:
 
     def _again(request: Request, session: Session, key: EnvKey, release: str, form: Mapping[str, str]) -> Response:
         session.actor.require(Role.OPERATOR, key)
-        given = _given(form)
+        given, fix = _given(form), form.get("fix", "").strip()
 
         def begin() -> str:
-            begun = service.deploy_again(key, ReleaseNumber.parse(release), session.actor)
+            begun = service.deploy_again(key, ReleaseNumber.parse(release), session.actor, fix)
             return f"/approvals/{begun.id}" if isinstance(begun, Approval) else f"/rollouts/{begun.id}"
 
         try:
@@ -296,10 +306,12 @@ def _ask_again(
     if row["config"].get("approval"):
         what.append(f"Somebody else with the role {row['config']['approval']} has to approve it first.")
     changes = service.compare(key, ReleaseNumber.parse(status["live"]), number) if status["live"] else []
+    exhausted = service.objectives.exhausted(key) if not service.fixes.marked(key, number) else None
     return house.page(
         request,
         session,
         "again.html",
+        exhausted=exhausted,
         status=200 if error is None else 409,
         key=key,
         release=row,

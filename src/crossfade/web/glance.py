@@ -13,17 +13,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from crossfade.domain.access import Actor, Role
+from crossfade.domain.alert import Alert, Severity
 from crossfade.domain.errors import CrossfadeError, Invalid
 from crossfade.domain.values import FULL, EnvKey
 from crossfade.service import Service
 from crossfade.web.rollout_view import headline
 from crossfade.web.sessions import Sessions
+from crossfade.web.slo_view import Promised, summary
 
 LOOKED_LATELY: Final = 1.0
 """Seconds for which all who look are shown what was found for one of them."""
 COUNTED_LATELY: Final = 20.0
 """Seconds for which the counts of the last hour are believed: the edge is asked for each environment by itself."""
 MOST_ROWS: Final = 200
+MOST_ALERTS: Final = 1_000
 LONGEST_FILTER: Final = 100
 
 Data = Mapping[str, Any]
@@ -41,7 +44,11 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What is shown of one environment. ``state`` is trouble, busy, ok or empty; ``counts`` None until it is counted."""
+    """What is shown of one environment. ``state`` is trouble, busy, ok or empty; ``counts`` None until it is counted.
+
+    ``promised`` is what is left of its error budgets (`slo_view.summary`), None until that is known, or nothing is promised.
+    ``alerts`` are those that are open.
+    """
 
     key: EnvKey
     status: Data
@@ -50,6 +57,8 @@ class Row:
     parts: tuple[Part, ...]
     rollout_says: str
     counts: Data | None
+    promised: Promised | None = None
+    alerts: tuple[Alert, ...] = ()
 
     @property
     def id(self) -> str:
@@ -63,7 +72,9 @@ class Overview:
         self._service, self._clock = service, clock
         self._looking = threading.Lock()
         self._found: tuple[float, list[dict[str, Any]], int] = (-LOOKED_LATELY, [], 0)
+        self._alerts: dict[EnvKey, tuple[Alert, ...]] = {}
         self._counts: dict[EnvKey, tuple[float, Data]] = {}
+        self._promised: dict[EnvKey, Promised | None] = {}
         self._counting = threading.Lock()
 
     def rows(self, actor: Actor) -> tuple[list[Row], int]:
@@ -73,16 +84,25 @@ class Overview:
             if self._clock() - at >= LOOKED_LATELY:
                 _, seq = self._service.hub.kept()
                 rows = self._service.all_status()
+                self._alerts = by_key(self._service.alerts.list(open_only=True, limit=MOST_ALERTS))
                 self._found = (self._clock(), rows, seq)
         seen = [(EnvKey(row["service"], row["environment"]), row) for row in rows]
         seen = [(key, row) for key, row in seen if actor.sees(key)]
         self._count_later([key for key, row in seen if row["live"]])
-        return [row_of(key, row, self._counts.get(key, (0, None))[1]) for key, row in seen], seq
+        alerts = self._alerts
+        return [
+            row_of(key, row, self._counts.get(key, (0, None))[1], self._promised.get(key), alerts.get(key, ()))
+            for key, row in seen
+        ], seq
 
     def counts(self, key: EnvKey) -> Data | None:
         """What the live release's clients saw in the last hour, as far as it was counted."""
         self._count_later([key])
         return self._counts.get(key, (0, None))[1]
+
+    def promised(self, key: EnvKey) -> Promised | None:
+        """What is left of its error budgets now, and whether it is time for a drill. Raises NotFound."""
+        return summary(self._service.objectives.view(key), self._service.drills.schedule(key))
 
     def _count_later(self, keys: Sequence[EnvKey]) -> None:
         """No page waits for the counts: they are there when it is shown next."""
@@ -95,6 +115,7 @@ class Overview:
         try:
             for key in keys:
                 try:
+                    self._promised[key] = self.promised(key)
                     seen = self._service.traffic(key)
                     counts = {name: seen[name] for name in ("requests", "errors", "seconds")}
                     self._counts[key] = (self._clock(), counts)
@@ -104,11 +125,30 @@ class Overview:
             self._counting.release()
 
 
-def row_of(key: EnvKey, status: Data, counts: Data | None) -> Row:
+def row_of(
+    key: EnvKey,
+    status: Data,
+    counts: Data | None,
+    promised: Promised | None = None,
+    alerts: tuple[Alert, ...] = (),
+) -> Row:
     """What a status comes to."""
     state, health = _health(status)
+    if any(alert.severity is Severity.PAGE for alert in alerts):
+        state = "trouble"
+    elif promised is not None and promised.state == "exhausted" and state == "ok":
+        state = "failed"
     rollout = status["rollout"]
-    return Row(key, status, state, health, parts_of(status), headline(rollout) if rollout else "", counts)
+    says = headline(rollout) if rollout else ""
+    return Row(key, status, state, health, parts_of(status), says, counts, promised, alerts)
+
+
+def by_key(alerts: Sequence[Alert]) -> dict[EnvKey, tuple[Alert, ...]]:
+    """Those of each environment."""
+    found: dict[EnvKey, tuple[Alert, ...]] = {}
+    for alert in alerts:
+        found[alert.key] = (*found.get(alert.key, ()), alert)
+    return found
 
 
 def _health(status: Data) -> tuple[str, str]:

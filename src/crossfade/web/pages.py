@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from crossfade.domain.values import show_duration
 from crossfade.web.assets import Assets
+from crossfade.web.slo_view import told
 
 UNITS: Final = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 
@@ -44,6 +45,7 @@ def templates(assets: Assets) -> Environment:
         digest=digest,
         outcome=outcome,
         capitalize_first=capitalize_first,
+        told=told,
     )
     return found
 

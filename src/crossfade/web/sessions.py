@@ -26,6 +26,8 @@ LARGEST_FORM: Final = 256 * 1024
 MOST_FIELDS: Final = 2_000
 LONGEST_SECRET: Final = 200
 LONGEST_PLACE: Final = 1000
+MOST_COUNTED: Final = 200
+"""Open alerts that the number beside their name counts at most."""
 
 _STALE = "Go back, load the page anew and try again."
 
@@ -169,7 +171,7 @@ class Sessions:
             visitor = secrets.token_urlsafe(24)
         actor = session.actor if session is not None else None
         part = self.is_fetch(request)
-        waiting = 0
+        waiting = unseen = 0
         if actor is not None and not part:
             seen = [
                 one
@@ -177,6 +179,8 @@ class Sessions:
                 if actor.sees(EnvKey(one["service"], one["environment"]))
             ]
             waiting = len(seen)
+            alerts = [one for one in self._service.alerts.list(open_only=True, limit=MOST_COUNTED) if actor.sees(one.key)]
+            unseen = sum(not one.acknowledged for one in alerts)
         query = f"?{request.url.query}" if request.url.query else ""
         text = self._templates.get_template(template).render(
             actor=actor,
@@ -186,6 +190,7 @@ class Sessions:
             path=request.url.path,
             here=local(request.url.path + query) if request.method == "GET" else "/",
             waiting_approvals=waiting,
+            unseen_alerts=unseen,
             **context,
         )
         answer = HTMLResponse(text, status)

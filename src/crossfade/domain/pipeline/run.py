@@ -89,6 +89,8 @@ class RunPlan:
     """Rights on the run are rights there: the last environment that the whole pipeline deploys to."""
     place: str = "crossfade.yaml"
     """Where in the repository that file is. Its folder is what steps, reports and the build are relative to."""
+    fix: str = ""
+    """Why what it deploys fixes what has used an error budget up; empty: it is no fix."""
 
     @property
     def service(self) -> str:

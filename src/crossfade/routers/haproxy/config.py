@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from crossfade.domain.drill import EdgeFault
 from crossfade.domain.errors import Invalid
 from crossfade.domain.traffic import POOLS, Pool, Server, Slot, Sticky, StickyBy
 from crossfade.domain.values import ReleaseNumber
@@ -32,6 +33,7 @@ CONFIG: Final = "haproxy.cfg"
 PREVIEWS: Final = "previews.map"
 HOLDS: Final = "holds.map"
 RELEASES: Final = "releases.map"
+FAULTS: Final = "faults.map"
 LUA: Final = "edge.lua"
 
 WORKER_SOCKET: Final = "edge.sock"
@@ -48,6 +50,10 @@ SERVER_OPTIONS: Final = (
 """Active checks are TCP only: business health is the control plane's. Three refused connections in a row take a
 server out at once, one good check brings it back. Idle connections are given up after about a second, before the
 application's own keep-alive timeout (2 s in some) can close one under a request."""
+
+LONGEST_DELAY: Final = 30.0
+FAULT_STATUSES: Final = (500, 503)
+"""What a fault may answer."""
 
 # %HPO is the path without its query, which is never written down.
 LOG_FORMAT: Final = '"%b %s %ST %ts %[date(0,us)] %[date(0,us),sub(txn.t0)] %HM %HPO"'
@@ -122,6 +128,14 @@ def check_secret(secret: str) -> None:
         raise Invalid("preview secret", "(not shown)", "16 to 200 letters, digits, '-' and '_'")
 
 
+def check_fault(fault: EdgeFault) -> None:
+    """Raises Invalid."""
+    if not 0 <= fault.delay <= LONGEST_DELAY:
+        raise Invalid("fault's delay", fault.delay, f"seconds from 0 to {LONGEST_DELAY:g}")
+    if fault.status not in (0, *FAULT_STATUSES):
+        raise Invalid("fault's status", fault.status, f"0 or one of {', '.join(map(str, FAULT_STATUSES))}")
+
+
 def address(host: str, place: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     """An IP address; ``localhost`` is 127.0.0.1. Raises Invalid."""
     try:
@@ -146,7 +160,7 @@ def render(state: State, run: Path, options: Options) -> str:
 
 def render_maps(state: State) -> Mapping[str, str]:
     """The files that change with the traffic."""
-    previews, holds, releases = [], [], []
+    previews, holds, releases, faults = [], [], [], []
     for key, environment in sorted(state.environments.items()):
         name = name_of(key)
         if environment.preview is not None:
@@ -154,10 +168,12 @@ def render_maps(state: State) -> Mapping[str, str]:
         if environment.hold_until > 0:
             holds.append(f"{name} {environment.hold_until:.3f}")
         releases += [f"{name}.{pool} {release}" for pool, release in sorted(environment.releases.items())]
+        faults += [f"{name}.{slot} {fault_value(*fault)}" for slot, fault in sorted(environment.faults.items())]
     return {
         PREVIEWS: "".join(line + "\n" for line in previews),
         HOLDS: "".join(line + "\n" for line in holds),
         RELEASES: "".join(line + "\n" for line in releases),
+        FAULTS: "".join(line + "\n" for line in faults),
         WEIGHTS: encode_weights(state),
     }
 
@@ -165,6 +181,11 @@ def render_maps(state: State) -> Mapping[str, str]:
 def preview_value(slot: Slot, secret: str) -> str:
     """An entry of the previews map."""
     return f"{slot}:{secret}"
+
+
+def fault_value(fault: EdgeFault, until: float) -> str:
+    """An entry of the faults map: when it ends, the share in basis points, the delay in ms, the status."""
+    return f"{until:.3f}:{fault.share.bp}:{round(fault.delay * 1000)}:{fault.status}"
 
 
 def _head(state: State, run: Path, options: Options) -> str:
@@ -311,9 +332,11 @@ def _pool(environment: EnvironmentState, pool: Pool, run: Path) -> str:
         f" if {{ status {status} }}"
         for status in (502, 503, 504)
     )
+    disturbed = "".join(f"    {rule}\n" for rule in _disturbed(place)) if isinstance(pool, Slot) else ""
     return f"""
 backend {place}
     timeout server {round(route.request_timeout * 1000)}ms
+{disturbed}\
     http-request set-header X-Crossfade-Slot {pool}
     http-request set-var(txn.release) str({place}),map_str({RELEASES})
     http-request set-header X-Crossfade-Release %[var(txn.release)] if {{ var(txn.release) -m found }}
@@ -332,6 +355,20 @@ backend {place}
 {servers}\
     server _elsewhere 'unix@{run}/{HOP_SOCKET}' backup send-proxy-v2 proxy-v2-options unique-id pool-max-conn 0
 """
+
+
+def _disturbed(place: str) -> tuple[str, ...]:
+    """What a game day does to a slot; while there is none, a look into an empty map."""
+    return (
+        f"http-request lua.disturb {place} if {{ str({place}),map_str({FAULTS}) -m found }}",
+        # It stands in no record of failures: of those, the ones near a move of the weights are held against the switch.
+        "http-request set-log-level silent if { var(txn.fault) -m found }",
+        *(
+            f'http-request return status {status} content-type text/plain string "A game day answers.\\n"'
+            f" if {{ var(txn.fault) -m int {status} }}"
+            for status in FAULT_STATUSES
+        ),
+    )
 
 
 def _elsewhere(run: Path) -> str:

@@ -3,10 +3,12 @@
 -- reading and writing, which makes each command of the control plane atomic.
 
 local WEIGHTS, PREVIEWS, HOLDS, RELEASES = "weights.map", "previews.map", "holds.map", "releases.map"
+local FAULTS = "faults.map"
 local weights = Map.new(WEIGHTS, Map._str)
 local previews = Map.new(PREVIEWS, Map._str)
 local holds = Map.new(HOLDS, Map._str)
 local releases = Map.new(RELEASES, Map._str)
+local faults = Map.new(FAULTS, Map._str)
 local leases = {} -- key -> { expires = epoch seconds, fallback = a split's code, lapsed = boolean }
 
 local function now()
@@ -103,6 +105,38 @@ core.register_cli({ "crossfade", "hold" }, "", function(applet, _, _, key, deadl
   end
   applet:send("done\n")
 end)
+
+core.register_cli({ "crossfade", "fault" }, "", function(applet, _, _, place, fault)
+  if fault == "-" then
+    core.del_map(FAULTS, place)
+  else
+    core.set_map(FAULTS, place, fault)
+  end
+  applet:send("done\n")
+end)
+
+-- What a game day does to the requests of a slot: some of them wait, some get an answer that is none of the application's.
+-- It ends by itself when its time is over, whoever notices first. Previews, the control plane's own questions, are spared.
+core.register_action("disturb", { "http-req" }, function(txn, place)
+  local ends, share, delay, status = (faults:lookup(place) or ""):match("^([%d.]+):(%d+):(%d+):(%d+)$")
+  if not ends then
+    return
+  end
+  if tonumber(ends) <= now() then
+    core.del_map(FAULTS, place)
+    return
+  end
+  if (txn:get_var("txn.slot") or "") ~= "" or math.random(10000) > tonumber(share) then
+    return
+  end
+  if tonumber(delay) > 0 then
+    core.msleep(tonumber(delay))
+  end
+  if tonumber(status) > 0 then
+    txn:set_var("txn.own", true) -- counted as an application's error: that is what is rehearsed
+    txn:set_var("txn.fault", tonumber(status))
+  end
+end, 1)
 
 -- Business events that applications tell in a response header, summed by pool and name; "-" counts what was refused.
 -- Another release in the pool may use other names: it has room for as many, while the sums go on. A name that a release

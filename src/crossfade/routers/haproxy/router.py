@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from crossfade.domain.drill import EdgeFault
 from crossfade.domain.errors import CrossfadeError, Invalid, NotFound, Refused, StaleFence, StorageFailed, Unavailable
 from crossfade.domain.traffic import POOLS, Lease, Pool, Server, Slot, Split
 from crossfade.domain.values import EnvKey
@@ -119,7 +120,9 @@ class HAProxyRouter:
             for key, line in zip(part, (line for line in says.splitlines() if line), strict=False):
                 code, word = line.split()
                 if code != "-" and has_backend(stat, f"{name_of(key)}.blue"):
-                    found[key] = _seen(key, state, Split.from_code(int(code)), word, servers, sessions)
+                    seen = _seen(key, state, Split.from_code(int(code)), word, servers, sessions)
+                    faults = state.environments[key].faults.items()
+                    found[key] = replace(seen, faults={s: fault for s, (fault, until) in faults if until > self._now()})
         return found
 
     # --- servers
@@ -241,6 +244,20 @@ class HAProxyRouter:
             self._save(state.put(replace(environment, hold_until=until)))
             shown = f"{until:.3f}" if until else "0"
             self._order(f"crossfade hold {name_of(key)} {shown}")
+
+    def inject(self, key: EnvKey, slot: Slot, fault: EdgeFault | None, until: float, fence: int) -> None:
+        if fault is not None:
+            config.check_fault(fault)
+            _check_lease(Lease(until, Split.wholly(slot)))
+        with self._turn(key, fence) as state:
+            environment = self._environment(state, key)
+            now = self._now()
+            kept = {s: known for s, known in environment.faults.items() if s != slot and known[1] > now}
+            if fault is not None:
+                kept[slot] = (fault, until)
+            self._save(state.put(replace(environment, faults=kept)))
+            value = config.fault_value(fault, until) if fault is not None else "-"
+            self._order(f"crossfade fault {name_of(key)}.{slot} {value}")
 
     # --- the state on disk
 

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from crossfade.domain.drill import EdgeFault
 from crossfade.domain.errors import Invalid, StorageFailed
 from crossfade.domain.traffic import Lease, Pool, Server, Slot, Split, Sticky, StickyBy, pool_of
-from crossfade.domain.values import EnvKey, ReleaseNumber
+from crossfade.domain.values import EnvKey, ReleaseNumber, Weight
 from crossfade.ports import Route
 
 FILE: Final = "state.json"
@@ -37,7 +38,7 @@ class Member:
 class EnvironmentState:
     """One environment as it must be at the edge. ``hold_until`` in epoch seconds, 0 for none.
 
-    ``releases``: of each pool, as far as it was said and as long as the pool has servers.
+    ``releases``: of each pool, as far as it was said and as long as the pool has servers. ``faults``: with when each ends.
     """
 
     route: Route
@@ -48,6 +49,7 @@ class EnvironmentState:
     releases: Mapping[Pool, str] = field(default_factory=dict)
     preview: tuple[Slot, str] | None = None
     hold_until: float = 0.0
+    faults: Mapping[Slot, tuple[EdgeFault, float]] = field(default_factory=dict)
 
     def of(self, slot: Pool) -> tuple[Member, ...]:
         return self.members.get(slot, ())
@@ -219,6 +221,10 @@ def _encode_environment(environment: EnvironmentState) -> dict[str, Any]:
         "releases": {pool.value: release for pool, release in sorted(environment.releases.items())},
         "preview": [preview[0].value, preview[1]] if preview else None,
         "hold_until": environment.hold_until,
+        "faults": {
+            slot.value: [fault.share.bp, fault.delay, fault.status, until]
+            for slot, (fault, until) in sorted(environment.faults.items())
+        },
     }
 
 
@@ -250,4 +256,8 @@ def _decode_environment(item: Any) -> EnvironmentState:
         releases={pool_of(pool): str(ReleaseNumber.parse(r)) for pool, r in item.get("releases", {}).items()},
         preview=(Slot(preview[0]), str(preview[1])) if preview else None,
         hold_until=float(item["hold_until"]),
+        faults={
+            Slot(slot): (EdgeFault(Weight(int(share)), float(delay), int(status)), float(until))
+            for slot, (share, delay, status, until) in item.get("faults", {}).items()
+        },
     )

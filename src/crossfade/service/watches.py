@@ -1,0 +1,578 @@
+"""Watches over releases after their promotion: harm that began after it is taken back, or proposed to be.
+
+One thread drives those that are open. What a watch does is decided by `domain.watch`; this looks, carries it out, and writes
+it down before: a server that is killed at any moment goes on where it was, and does nothing twice.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Protocol
+
+from pydantic import TypeAdapter
+
+from crossfade.domain import watch as machine
+from crossfade.domain.access import Actor, Grant, Role
+from crossfade.domain.analysis import against_profile as against
+from crossfade.domain.analysis.against_profile import ERRORS
+from crossfade.domain.analysis.sample import History
+from crossfade.domain.environment import Environment
+from crossfade.domain.errors import Busy, CrossfadeError, Moved, NotFound, StorageFailed, Unavailable
+from crossfade.domain.rollback import RollbackPlan, What
+from crossfade.domain.rollout import Kind, Rollout
+from crossfade.domain.rollout import Phase as RolloutPhase
+from crossfade.domain.signal import Reading
+from crossfade.domain.slo import EDGE, OnBurn, Series, SloPolicy
+from crossfade.domain.traffic import Slot
+from crossfade.domain.values import EnvKey
+from crossfade.domain.watch import (
+    SETTLES,
+    Done,
+    Event,
+    Failed,
+    Looked,
+    Means,
+    Ordered,
+    Phase,
+    Plan,
+    Remedied,
+    Remedy,
+    Returning,
+    Spent,
+    Watch,
+    decide,
+)
+from crossfade.ports import Parts, Record
+from crossfade.service.alerts import Alerts
+from crossfade.service.audit import Audit
+from crossfade.service.watch_sight import Sight, burned
+
+log = logging.getLogger("crossfade.watches")
+
+KIND: Final = "watch"
+ALERT: Final = "watch"
+"""The name of the alert: one per environment."""
+INTERVAL: Final = 0.5
+"""Seconds between two looks at open watches."""
+ALL_EVERY: Final = 30.0
+"""Seconds between two looks at all environments; else at those that the feed tells of."""
+SAVED_EVERY: Final = 10.0
+"""Seconds between two times at which the evidence is written down while nothing happens."""
+LATEST: Final = 20
+"""Rollouts among which a promotion is looked for."""
+LONGEST_JOURNAL: Final = 200
+KEPT_FOR: Final = 400 * machine.DAY
+KEPT: Final = 1000
+"""Watches that are kept, whatever their age."""
+CUSTODIAN: Final = Actor("crossfade", (Grant(Role.ADMIN),), "engine")
+"""Who takes a release back by itself."""
+_STATE = TypeAdapter(Watch)
+
+
+class Doer(Protocol):
+    """What is asked of the use cases."""
+
+    def environment(self, key: EnvKey) -> Environment: ...
+
+    def going_back(self, key: EnvKey, calls: str = "") -> RollbackPlan: ...
+
+    def remedy(self, key: EnvKey, calls: str, trail: tuple[Reading, ...] = ()) -> RollbackPlan: ...
+
+    def carry_out(self, key: EnvKey, plan: RollbackPlan, by: Actor, expects: int | None = None) -> RollbackPlan: ...
+
+
+class Read(Protocol):
+    """What is asked of the objectives: the newest reading of an environment's edge."""
+
+    def reading(self, key: EnvKey) -> Reading | None: ...
+
+
+@dataclass(slots=True)
+class _Drive:
+    """A watch under way. ``plans`` are the rollback plans that were made, ``receipt`` what came of it in the end."""
+
+    state: Watch
+    sight: Sight
+    policy: SloPolicy
+    plans: list[dict[str, Any]] = field(default_factory=list)
+    journal: list[dict[str, Any]] = field(default_factory=list)
+    receipt: dict[str, Any] | None = None
+    saved: float = 0.0
+    told: str = ""
+
+    def to_data(self) -> dict[str, Any]:
+        """As JSON."""
+        return {
+            "watch": _STATE.dump_python(self.state, mode="json"),
+            "sight": self.sight.to_data(),
+            "plans": self.plans,
+            "journal": self.journal,
+            "receipt": self.receipt,
+        }
+
+
+class Watches:
+    """Use cases, and the thread that watches."""
+
+    def __init__(
+        self, parts: Parts, doer: Doer, read: Read, alerts: Alerts, audit: Audit, interval: float = INTERVAL
+    ) -> None:
+        self._parts, self._doer, self._read, self._alerts, self._audit = parts, doer, read, alerts, audit
+        self._interval = interval
+        self._lock = threading.RLock()
+        self._drives: dict[int, _Drive] = {}
+        self._heard = -1
+        self._all = self._pruned = float("-inf")
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
+
+    # --- to see
+
+    def list(self, key: EnvKey | None = None, limit: int = 50, before: int | None = None) -> list[dict[str, Any]]:
+        """Newest first, without their journals."""
+        return [self._view(record) for record in self._parts.records.list(KIND, key, limit=limit, before=before)]
+
+    def view(self, id: int) -> dict[str, Any]:
+        """One watch with its journal, the profile it holds the release to, and the plans that were made. Raises NotFound."""
+        record = self._record(id)
+        data = record.data
+        history = TypeAdapter(History).validate_python(data["sight"]["history"])
+        profile = against.profile_of(history)
+        return {
+            **self._view(record),
+            "journal": data["journal"],
+            "plans": data["plans"],
+            "profile": {
+                "requests": profile.requests,
+                "seconds": profile.seconds,
+                "rate": profile.rate,
+                "why_not": profile.why_not,
+                "tests": [{"name": t.name, "before": t.profile, "limit": t.limit} for t in profile.tests],
+            },
+        }
+
+    def environment_of(self, id: int) -> EnvKey:
+        """Which environment a watch is in. Raises NotFound."""
+        return self._record(id).key
+
+    def current(self, key: EnvKey) -> dict[str, Any] | None:
+        """The newest of an environment, whether it has ended or not; None: there was none."""
+        records = self._parts.records.list(KIND, key, limit=1)
+        return self._view(records[0]) if records else None
+
+    def proposal(self, key: EnvKey, calls: str) -> dict[str, Any]:
+        """What a person can do about a burn, as facts of its alert; nothing while a watch does it."""
+        records = self._parts.records.list(KIND, key, open_only=True, limit=1)
+        if records:
+            state = _state(records[0])
+            if state.plan.on_burn is OnBurn.ROLLBACK and state.phase is not Phase.PROPOSED:
+                return {"watch": records[0].id}
+        return self._proposed(key, calls)
+
+    def _proposed(self, key: EnvKey, calls: str) -> dict[str, Any]:
+        try:
+            plan = self._doer.going_back(key, calls)
+        except CrossfadeError as error:
+            return {"proposal": {"sentence": error.what, "command": ""}}
+        remedy = plan.remedy
+        command = f"crossfade rollback {key}" + (f" --to {remedy.target}" if remedy is not None else "")
+        return {"proposal": {"sentence": plan.reason, "command": command if remedy is not None else ""}}
+
+    def _record(self, id: int) -> Record:
+        record = self._parts.records.get(id)
+        if record.kind != KIND:
+            raise NotFound(f"There is no watch #{id}.")
+        return record
+
+    def _view(self, record: Record) -> dict[str, Any]:
+        state = _state(record)
+        plan, cause = state.plan, state.cause
+        return {
+            "id": record.id,
+            "service": plan.key.service,
+            "environment": plan.key.environment,
+            "rollout": plan.rollout,
+            "release": str(plan.release),
+            "previous": str(plan.previous) if plan.previous else None,
+            "on_burn": plan.on_burn.value,
+            "phase": state.phase.value,
+            "ended": state.phase.ended,
+            "began": plan.began,
+            "until": plan.until,
+            "entered": state.entered,
+            "ended_at": record.ended,
+            "cause": {"means": cause.means.value, "name": cause.name, "sentence": cause.sentence, "began": cause.began}
+            if cause is not None
+            else None,
+            "sentence": _sentence(state),
+            "refused": state.refused,
+            "waiting": state.waiting,
+            "done": [{"text": d.text, "target": d.target, "at": d.at, "rollout": d.rollout} for d in state.done],
+            "verdict": record.data["sight"]["verdict"],
+            "receipt": record.data["receipt"],
+            "now": self._parts.now(),
+        }
+
+    # --- to change
+
+    def end(self, id: int, by: Actor) -> dict[str, Any]:
+        """A person ends a watch: from now on nothing is done by itself. Raises Forbidden, NotFound."""
+        record = self._record(id)
+        by.require(Role.OPERATOR, record.key)
+        with self._lock:
+            drive = self._load(record)
+            if drive is not None and not drive.state.phase.ended:
+                before = {"watch": id, "phase": drive.state.phase.value}
+                self._decide(drive, Ordered(f"order-{len(drive.state.seen) + 1}", by.name))
+                self._audit.note(by, "watch.end", str(record.key), before, {**before, "phase": drive.state.phase.value})
+        return self.view(id)
+
+    # --- by itself
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                self.look()
+            except CrossfadeError as error:
+                log.warning("watches: %s", error)
+            except Exception:
+                log.exception("watches")
+            self._stop.wait(self._interval)
+
+    def look(self) -> int:
+        """Begin the watches of new promotions, and drive the open ones as far as they go now; how many there are."""
+        self._meet()
+        records = self._parts.records.list(KIND, open_only=True, limit=1000)
+        for record in records:
+            if self._stop.is_set():
+                break
+            try:
+                with self._lock:
+                    drive = self._load(record)
+                    if drive is not None:
+                        self._turn(drive)
+            except CrossfadeError as error:
+                log.warning("watch #%d of %s: %s", record.id, record.key, error)
+            except Exception:
+                log.exception("watch #%d of %s", record.id, record.key)
+        return len(records)
+
+    def _load(self, record: Record) -> _Drive | None:
+        if record.id not in self._drives:
+            state, data = _state(record), record.data
+            config = self._parts.store.release(record.key.service, state.plan.release).config
+            sight = Sight.from_data(data["sight"])
+            drive = _Drive(state, sight, config.slo, list(data["plans"]), list(data["journal"]), data["receipt"])
+            self._drives[record.id] = drive
+        return self._drives[record.id]
+
+    # --- promotions
+
+    def _meet(self) -> None:
+        """Look at environments in which something became live; at all of them now and then, and at the beginning."""
+        store, now = self._parts.store, self._parts.now()
+        keys: set[EnvKey] = set()
+        if self._heard < 0 or not 0 <= now - self._all < ALL_EVERY:
+            self._heard, self._all = store.changes_kept()[1], now
+            keys.update(store.keys())
+            if not 0 <= now - self._pruned < machine.DAY:
+                self._pruned = now
+                self._parts.records.prune(KIND, now - KEPT_FOR, KEPT)
+        else:
+            while changes := store.changes(self._heard):
+                self._heard = changes[-1].seq
+                keys |= {EnvKey.parse(one.key) for one in changes if one.kind in ("live", "closed")}
+        for key in sorted(keys):
+            try:
+                self._promoted(key)
+            except CrossfadeError as error:
+                log.warning("%s: %s", key, error)
+
+    def _promoted(self, key: EnvKey) -> None:
+        """Begin the watch of the last promotion, unless it has one, or its time is over."""
+        store, now = self._parts.store, self._parts.now()
+        environment = store.environment(key)
+        if environment is None or environment.live is None or environment.slot is None:
+            return
+        promoted = (r for r in store.rollouts(key, limit=LATEST) if r.phase is RolloutPhase.PROMOTED)
+        last = next(promoted, None)
+        if last is None or last.plan.candidate != environment.live:
+            return
+        self._move_on(key, last)
+        release = store.release(key.service, environment.live)
+        policy = release.config.slo
+        began = last.entered
+        if last.plan.kind is not Kind.DEPLOY or not policy.watch or not 0 <= now - began < policy.watch:
+            return
+        if self._parts.records.list(KIND, key, subject=str(last.id), limit=1):
+            return
+        plan = Plan(
+            key,
+            last.id,
+            release.number,
+            release.digest,
+            last.plan.baseline,
+            began,
+            began + policy.watch,
+            policy.on_burn,
+        )
+        history = self._history(key, last.plan.slot.other) if last.plan.baseline is not None else History()
+        profile = against.profile_of(history)
+        burning = burned(self._parts, key, policy.objectives, began)
+        sight = Sight(profile, history, policy.watch, burning, evidence=against.begin(profile))
+        drive = _Drive(machine.begin(0, plan), sight, policy)
+        what = f"watches {release.number} for {policy.watch:g} s"
+        _say(drive, now, f"{what}: {profile.why_not}" if profile.why_not else what)
+        if burning:
+            _say(drive, now, f"{', '.join(burning)} burned before the promotion: {release.number} is not blamed for it")
+        record = self._parts.records.add(KIND, key, str(last.id), drive.to_data(), now)
+        drive.state = replace(drive.state, id=record.id)
+        self._drives[record.id] = drive
+
+    def _history(self, key: EnvKey, slot: Slot) -> History:
+        """What the clients of the release before saw. Without it, only burns tell of harm."""
+        try:
+            return self._parts.signals.history(key, slot)
+        except CrossfadeError as error:
+            log.warning("%s: what was before the promotion is not known: %s", key, error)
+            return History()
+
+    def _move_on(self, key: EnvKey, last: Rollout) -> None:
+        """What was said of an earlier release is over once somebody has brought another one."""
+        for alert in self._alerts.list(key, open_only=True):
+            ours = alert.name == ALERT and alert.facts.get("returned") in (None, last.id)
+            if alert.name == ALERT and not ours and last.id > int(alert.facts.get("rollout", 0)):
+                self._alerts.resolve(key, ALERT, f"{last.plan.candidate} is live now")
+
+    # --- to look
+
+    def _turn(self, drive: _Drive) -> None:
+        """Look, decide and act until there is nothing to do but wait."""
+        state = drive.state
+        environment = self._parts.store.environment(state.plan.key)
+        if environment is None:
+            return
+        begun = self._begun(drive, environment) if state.phase is Phase.ACTING else None
+        if begun is not None:
+            self._decide(drive, begun)
+            return
+        self._decide(drive, self._looked(drive, environment))
+        if drive.state.phase is Phase.ACTING and drive.state.pending:
+            self._act(drive, drive.state.pending[0], environment.fence)
+
+    def _looked(self, drive: _Drive, environment: Environment) -> Looked:
+        state, sight, parts, now = drive.state, drive.sight, self._parts, self._parts.now()
+        key, objectives = state.plan.key, drive.policy.objectives
+        reading = self._read.reading(key)
+        watching = state.phase is Phase.WATCHING
+        if reading is not None:
+            sight.take(reading, environment, judged=watching)
+        sight.look_at_replicas(parts, environment, now)
+        causes = sight.causes(state, parts, objectives, now) if watching else ()
+        returning = self._returning(state)
+        harmful = None
+        if state.phase is Phase.SETTLING:
+            harmful = self._harmful(drive, environment, returning, now)
+        spent = self._spent(key, state.id) if causes else ()
+        own = state.returned.rollout if state.returned is not None else None
+        holder = environment.holder if environment.holder != own else None
+        at = max(now, state.observed + 0.001)  # a clock that was set back must not make it blind
+        return Looked(at, causes, holder, self._moved(state, environment), harmful, returning, spent)
+
+    def _harmful(self, drive: _Drive, environment: Environment, returning: Returning | None, now: float) -> bool | None:
+        """Whether the harm goes on since the weight has moved, or the flag was killed."""
+        state, sight = drive.state, drive.sight
+        began = state.entered if state.returned is None else returning.at if returning is not None else None
+        if began is None or now - began < SETTLES or (state.returned is not None and environment.holder is not None):
+            sight.since = None  # what is counted before says nothing
+            return None
+        assert state.cause is not None  # it is what was acted upon
+        if state.cause.means is Means.CRASH and sight.dead:
+            return True
+        return sight.harmful(state, self._parts, drive.policy.objectives, began + SETTLES, now)
+
+    @staticmethod
+    def _moved(state: Watch, environment: Environment) -> str:
+        """Who has changed what is live, if somebody other than this watch has."""
+        live, back = environment.live, state.returned
+        if live == state.plan.release:
+            return f"{live} is live again" if back is not None and state.switched is not None else ""
+        if back is not None and str(live) == back.target:
+            return ""
+        return f"{live} is live now" if live is not None else "nothing is live any more"
+
+    def _returning(self, state: Watch) -> Returning | None:
+        back = state.returned
+        if back is None or back.rollout is None:
+            return None
+        rollout = self._parts.store.rollout(back.rollout)
+        if rollout.phase is RolloutPhase.PROMOTED:
+            moves = [entry.at for entry in self._parts.store.journal(rollout.id) if entry.action == "set-split"]
+            return Returning(rollout.id, min(moves, default=rollout.entered))
+        return Returning(rollout.id, failed=rollout.reason if rollout.phase is RolloutPhase.ROLLED_BACK else "")
+
+    def _spent(self, key: EnvKey, id: int) -> tuple[Spent, ...]:
+        """Where earlier watches of an environment went back, within a day."""
+        found = []
+        for record in self._parts.records.list(KIND, key, since=self._parts.now() - machine.DAY, limit=200):
+            state = _state(record)
+            if record.id == id or state.returned is None:
+                continue
+            helped = {Phase.HELPED: True, Phase.NOT_HELPED: False}.get(state.phase)
+            found.append(Spent(state.plan.release, state.plan.digest, state.returned.at, helped))
+        return tuple(found)
+
+    # --- to act
+
+    def _begun(self, drive: _Drive, environment: Environment) -> Done | None:
+        """What a server that was killed has done already of what is pending: it is not done again."""
+        state = drive.state
+        if not state.pending or state.decided is None:
+            return None
+        key, action = state.plan.key, state.pending[0]
+        for rollout in self._parts.store.rollouts(key, limit=LATEST):
+            ours = rollout.plan.kind is Kind.ROLLBACK and rollout.plan.baseline == state.plan.release
+            ours = ours and rollout.id > state.plan.rollout and rollout.began >= state.decided
+            if ours and self._parts.store.begun_by([rollout.id]).get(rollout.id) == CUSTODIAN.name:
+                return Done(action.id, _went_back(rollout))
+        current = self._parts.flags.current(key) if action.kills else None
+        for name, flag in ((current.document or {}).get("flags", {}) if current is not None else {}).items():
+            killed = flag.get("crossfade", {}).get("killed")
+            if killed and killed["by"] == CUSTODIAN.name and killed["at"] >= state.decided:
+                return Done(action.id, Remedied(f"flag {name} is killed", name, float(killed["at"])))
+        return None
+
+    def _act(self, drive: _Drive, action: Remedy, fence: int) -> None:
+        """Carry out the cheapest remedy. It was written down before that it would be."""
+        key = drive.state.plan.key
+        try:
+            trail = drive.sight.trail
+            plan = (
+                self._doer.remedy(key, action.calls, trail.upto(drive.sight.last))
+                if action.kills and trail is not None and drive.sight.last is not None
+                else self._doer.going_back(key, action.calls)
+            )
+            drive.plans.append(plan.to_data())
+            remedy = plan.remedy
+            if remedy is None:
+                self._decide(drive, Failed(action.id, plan.reason))
+                return
+            self._doer.carry_out(key, plan, CUSTODIAN, fence)
+            now = self._parts.now()
+            if remedy.what is What.KILL_FLAG:
+                flag = remedy.target.partition("=")[0]
+                done = Remedied(f"flag {flag} is killed", remedy.target, now)
+            else:
+                done = _went_back(next(r for r in self._parts.store.rollouts(key, limit=1)))
+        except CrossfadeError as error:
+            passing = isinstance(error, Busy | Moved | Unavailable | StorageFailed)
+            self._decide(drive, Failed(action.id, error.what, passing))
+            return
+        drive.sight.anew()
+        self._decide(drive, Done(action.id, done))
+
+    def _decide(self, drive: _Drive, event: Event) -> None:
+        """Take the event in, and write down what is worth it before anything is done about it."""
+        now, before, journal = self._parts.now(), drive.state, list(drive.journal)
+        new, _ = decide(before, event, now)
+        drive.state = new
+        if new.phase is not before.phase:
+            if new.phase is Phase.WATCHING:
+                drive.sight.anew()
+            _say(drive, now, f"{new.phase}: {new.reason}")
+        elif new.waiting and new.waiting != before.waiting:
+            _say(drive, now, new.waiting)
+        uneventful = replace(new, observed=before.observed) == before
+        if uneventful and 0 <= now - drive.saved < SAVED_EVERY:
+            return
+        if new.phase.ended and drive.receipt is None:
+            drive.receipt = self._receipt(new)
+        try:
+            self._parts.records.save(new.id, drive.to_data(), now, ended=new.phase.ended, told=not uneventful)
+        except CrossfadeError:
+            drive.state, drive.journal = before, journal
+            raise
+        drive.saved = now
+        self._tell(drive)
+        if new.phase.ended:
+            self._drives.pop(new.id, None)
+
+    def _tell(self, drive: _Drive) -> None:
+        """Open, renew or close the alert; doing it twice is doing it once."""
+        state = drive.state
+        said = machine.alert(state)
+        if said is None:
+            if drive.told or state.done or state.refused:
+                self._alerts.resolve(state.plan.key, ALERT, _sentence(state))
+            drive.told = ""
+            return
+        severity, sentence = said
+        if sentence == drive.told:
+            return
+        drive.told = sentence
+        facts: dict[str, Any] = {"watch": state.id, "rollout": state.plan.rollout, "release": str(state.plan.release)}
+        if state.returned is not None:
+            facts["returned"] = state.returned.rollout
+        if state.phase in (Phase.PROPOSED, Phase.NOT_HELPED):
+            facts |= self._proposed(state.plan.key, state.cause.sentence if state.cause is not None else "")
+        self._alerts.open(state.plan.key, ALERT, severity, sentence, facts)
+
+    def _receipt(self, state: Watch) -> dict[str, Any] | None:
+        """How long each step took (s), and how many requests were harmed; None when there was no harm."""
+        cause = state.cause
+        if cause is None or state.detected is None:
+            return None
+        ends = (state.switched or state.entered) + SETTLES
+        series = cause.name if cause.means is Means.BURN else EDGE
+        known = cause.means is not Means.PROFILE or cause.name == ERRORS
+        harmed = self._parts.histories.count(Series(state.plan.key, series), cause.began, ends).bad if known else None
+        return {
+            "harm": cause.began,
+            "detection": _between(cause.began, state.detected),
+            "decision": _between(state.detected, state.decided),
+            "switch": _between(state.decided, state.switched),
+            "recovery": _between(cause.began, state.recovered),
+            "harmed": round(harmed) if harmed is not None else None,
+            "helped": {Phase.HELPED: True, Phase.NOT_HELPED: False}.get(state.phase),
+        }
+
+
+def _between(earlier: float | None, later: float | None) -> float | None:
+    return round(later - earlier, 3) if earlier is not None and later is not None else None
+
+
+def _went_back(rollout: Rollout) -> Remedied:
+    target = str(rollout.plan.candidate)
+    return Remedied(f"rollout #{rollout.id} goes back to {target}", target, rollout.began, rollout.id)
+
+
+def _state(record: Record) -> Watch:
+    return replace(_STATE.validate_python(record.data["watch"]), id=record.id)
+
+
+def _sentence(state: Watch) -> str:
+    """What a watch has come to, for people."""
+    release = state.plan.release
+    match state.phase:
+        case Phase.WATCHING:
+            return f"{release} is watched" + (f"; {state.waiting}" if state.waiting else "")
+        case Phase.PASSED if state.cause is None:
+            return f"{release} was watched, and nothing was found"
+        case _:
+            cause = f"{state.cause.sentence}; " if state.cause is not None else ""
+            return f"{release}: {cause}{state.reason}"
+
+
+def _say(drive: _Drive, at: float, text: str) -> None:
+    drive.journal.append({"at": at, "text": text, "phase": drive.state.phase.value})
+    del drive.journal[:-LONGEST_JOURNAL]

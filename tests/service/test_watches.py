@@ -1,0 +1,344 @@
+"""Watches driven by hand, second by second: what they see, what they do, and what they leave to people."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crossfade.domain.alert import Severity
+from crossfade.domain.environment import Entry, Occupant
+from crossfade.domain.errors import Forbidden, Unavailable
+from crossfade.domain.rollout import Kind, Phase, Rollout
+from crossfade.domain.slo import Exhausted, Objective, OnBurn, Probe, SloPolicy
+from crossfade.domain.slo import Kind as Counts
+from crossfade.domain.values import ReleaseNumber
+from crossfade.fakes.runtime import FakeRuntime
+from crossfade.ports import ReplicaSpec
+from tests.service.stage import KEY, OPERATOR, VIEWER, Stage
+
+POLICY = SloPolicy((Objective("answers", 0.999),), probe=Probe(0.0), watch=600.0, exhausted=Exhausted.WARN)
+
+
+class World:
+    """r1 was live for a while, and r2 has just been promoted; r1 is warm. The test turns the clock."""
+
+    def __init__(self, policy: SloPolicy = POLICY, before: int = 60, **settings: Any) -> None:
+        self.stage, self.policy, self.passed = Stage(), policy, 0.0
+        self.settings = settings
+        self.stage.signals.ensure(KEY)
+        self.restart()
+        self.promote()
+        for _ in range(before):
+            self.second(50)
+
+    def restart(self) -> None:
+        """A server that was just started."""
+        self.service = self.stage.service = self.stage.another_server()
+        self.service.objectives.monotonic = lambda: self.passed
+
+    def promote(self, **changes: Any) -> Rollout:
+        """Another release becomes live, and its watch begins."""
+        self.stage.config = replace(self.stage.config, slo=replace(self.policy, **changes), **self.settings)
+        state = self.stage.deploy(OPERATOR)
+        assert isinstance(state, Rollout)
+        return self.finish(state)
+
+    def finish(self, state: Rollout) -> Rollout:
+        """The rollout promotes its candidate, whose replicas run."""
+        store, plan, now = self.stage.parts.store, state.plan, self.stage.now
+        if plan.kind is Kind.DEPLOY:
+            self.stage.signals.forget(KEY, plan.slot)
+        store.occupy(KEY, plan.slot, Occupant(plan.candidate, state.id, 1))
+        store.commit(state.id, plan.slot, plan.candidate, now + 600, now)
+        done = replace(state, phase=Phase.PROMOTED, entered=now)
+        store.save(done, [Entry(now, "moves the weight", "promoting", 10_000, "set-split")])
+        store.close(state.id, {}, now)
+        self.look()
+        return done
+
+    def look(self) -> None:
+        self.service.objectives.look()
+        self.service.watches.look()
+
+    def second(self, requests: int = 0, errors: int = 0, seconds: float = 0.005) -> None:
+        """One second passes, in which the live release serves so much."""
+        self.stage.now += 1
+        self.passed += 1
+        environment = self.stage.parts.store.environment(KEY)
+        assert environment is not None and environment.slot is not None
+        if requests:
+            self.stage.signals.serve(KEY, environment.slot, requests, errors, seconds=seconds)
+        self.look()
+
+    def until(self, phase: str, errors: int = 0, most: int = 60, requests: int = 50) -> dict[str, Any]:
+        """Seconds pass until the newest watch is in a phase; the watch."""
+        for _ in range(most):
+            self.second(requests, errors)
+            if self.watch()["phase"] == phase:
+                return self.watch()
+        raise AssertionError(f"it is not {phase}: {json.dumps(self.watch(), indent=1)}")
+
+    def watch(self) -> dict[str, Any]:
+        return self.service.watches.list(KEY, 1)[0]
+
+    def rollbacks(self) -> list[Rollout]:
+        return [one for one in self.stage.parts.store.rollouts(KEY) if one.plan.kind is Kind.ROLLBACK]
+
+    def alerts(self) -> dict[str, tuple[Severity, str]]:
+        return {one.name: (one.severity, one.sentence) for one in self.service.alerts.list(KEY, open_only=True)}
+
+
+def test_each_promotion_of_a_deployment_is_watched_once_and_a_rollback_is_not() -> None:
+    world = World()
+    first = world.watch()
+    assert (first["release"], first["previous"], first["phase"]) == ("r1", None, "watching")
+    state = world.promote()
+    assert (world.watch()["release"], world.watch()["rollout"], world.watch()["previous"]) == ("r2", state.id, "r1")
+    world.second()
+    assert [one["phase"] for one in world.service.watches.list(KEY)] == ["watching", "superseded"]
+    world.restart()
+    world.look()
+    assert len(world.service.watches.list(KEY)) == 2
+    world.finish(world.service.rollback(KEY, None, OPERATOR))
+    world.second()
+    assert [one["phase"] for one in world.service.watches.list(KEY)] == ["superseded", "superseded"]
+
+
+def test_without_objectives_the_profile_alone_tells_and_without_a_time_nothing_is_watched() -> None:
+    world = World(SloPolicy(probe=Probe(0.0)))
+    world.promote()
+    assert world.until("settling", errors=5)["cause"]["means"] == "profile"
+    world = World(SloPolicy(probe=Probe(0.0), watch=0.0))
+    world.promote()
+    assert world.service.watches.list(KEY) == []
+
+
+def test_errors_are_taken_back_by_crossfade_itself_and_what_it_took_is_told() -> None:
+    world = World()
+    world.promote()
+    for _ in range(20):
+        world.second(50)
+    watch = world.until("settling", errors=5)
+    (back,) = world.rollbacks()
+    assert watch["done"] == [
+        {"text": f"rollout #{back.id} goes back to r1", "target": "r1", "at": back.began, "rollout": back.id}
+    ]
+    assert world.stage.driver.driven[-1] == back.id
+    assert world.alerts()["watch"][0] is Severity.PAGE
+    world.second(50, 5)
+    assert "goes back to r1" in world.watch()["waiting"]
+    world.finish(back)
+    watch = world.until("helped")
+    assert "watch" not in world.alerts()
+    receipt = watch["receipt"]
+    assert receipt["helped"] is True
+    assert 3 <= receipt["detection"] <= 15
+    assert receipt["harmed"] == pytest.approx(5 * (receipt["detection"] + 2), abs=6)
+    assert receipt["recovery"] >= receipt["detection"]
+    noted = world.stage.noted()[-1]
+    assert (noted["who"], noted["what"]) == ("crossfade", "rollout.rollback")
+    whole = world.service.watches.view(watch["id"])
+    assert whole["profile"]["requests"] == pytest.approx(3000, abs=100)
+    assert [one["phase"] for one in whole["journal"]][-1] == "helped"
+    assert whole["plans"][0]["remedies"]
+
+
+def test_slower_answers_are_taken_back_too() -> None:
+    world = World()
+    world.promote()
+    for _ in range(60):
+        world.second(50, seconds=0.05)
+        if world.rollbacks():
+            break
+    assert world.watch()["cause"]["name"] == "latency"
+    assert world.watch()["receipt"] is None
+
+
+def test_a_burn_of_an_objective_is_taken_back_where_there_is_no_profile() -> None:
+    slow = Objective("fast", 0.9, Counts.LATENCY, threshold=1.0)
+    world = World(replace(POLICY, objectives=(*POLICY.objectives, slow)), before=0)
+    for _ in range(5):
+        world.second(10)
+    world.promote()
+    assert world.service.watches.view(world.watch()["id"])["profile"]["tests"] == []
+    watch = world.until("settling", errors=20)
+    assert (watch["cause"]["means"], watch["cause"]["name"]) == ("burn", "answers")
+
+
+def test_a_burn_from_before_the_promotion_is_not_blamed_on_the_release() -> None:
+    world = World()
+    for _ in range(130):
+        world.second(50, 10)
+    world.promote()
+    assert "burned before the promotion" in world.service.watches.view(world.watch()["id"])["journal"][-1]["text"]
+    for _ in range(60):
+        world.second(50, 10)
+    assert world.watch()["phase"] == "watching"
+    assert world.rollbacks() == []
+
+
+def test_replicas_that_all_died_are_taken_back_without_any_traffic() -> None:
+    world = World()
+    state = world.promote()
+    names = Occupant(ReleaseNumber(2), state.id, 1).names(KEY)
+    runtime = world.stage.parts.runtime
+    assert isinstance(runtime, FakeRuntime)
+    runtime.start(KEY, [ReplicaSpec(name, ("x",), Path(), {}) for name in names], 9)
+    for _ in range(10):
+        world.second()
+    assert world.watch()["phase"] == "watching"
+    for name in names:
+        runtime.end(name, comes_back=False)
+    watch = world.until("settling", requests=0)
+    assert watch["cause"]["means"] == "crash"
+
+
+def test_nothing_is_done_while_a_rollout_holds_the_environment() -> None:
+    world = World()
+    world.promote()
+    for _ in range(10):
+        world.second(50)
+    world.stage.config = replace(world.stage.config, slo=POLICY)
+    state = world.stage.deploy(OPERATOR)
+    assert isinstance(state, Rollout)
+    for _ in range(40):
+        world.second(50, 10)
+    assert world.rollbacks() == []
+    assert world.watch()["waiting"] == f"rollout #{state.id} is under way: it decides"
+    store = world.stage.parts.store
+    store.save(replace(state, phase=Phase.ROLLED_BACK, entered=world.stage.now), [])
+    store.close(state.id, {}, world.stage.now)
+    world.until("settling", errors=10)
+
+
+def test_what_does_not_help_is_said_and_nothing_more_is_done_by_itself() -> None:
+    world = World()
+    world.promote()
+    world.until("settling", errors=10)
+    world.finish(world.rollbacks()[0])
+    world.until("not-helped", errors=10)
+    severity, sentence = world.alerts()["watch"]
+    assert severity is Severity.PAGE and sentence.startswith("rolled back, and it did not help")
+    for _ in range(60):
+        world.second(50, 10)
+    assert len(world.rollbacks()) == 1
+    world.promote()
+    assert "watch" not in world.alerts(), "somebody has brought another one"
+
+
+def test_where_no_release_can_be_gone_back_to_it_says_so() -> None:
+    world = World(before=0)
+    world.second(10)
+    watch = world.until("proposed", errors=40)
+    assert "nothing that is known helps" in watch["refused"]
+    assert world.alerts()["watch"][0] is Severity.PAGE
+
+
+def test_what_is_to_be_proposed_only_is_not_done() -> None:
+    world = World(replace(POLICY, on_burn=OnBurn.PROPOSE))
+    world.promote()
+    world.until("proposed", errors=10)
+    (alert,) = [one for one in world.service.alerts.list(KEY, open_only=True) if one.name == "watch"]
+    assert alert.facts["proposal"]["command"] == "crossfade rollback bookshop/production --to r1"
+    assert world.rollbacks() == []
+
+
+def test_outside_its_time_a_burn_is_told_with_what_a_person_can_do() -> None:
+    world = World()
+    world.promote(watch=60.0)
+    for _ in range(70):
+        world.second(50)
+    assert world.watch()["phase"] == "passed"
+    for _ in range(30):
+        world.second(50, 25)
+    assert world.rollbacks() == []
+    (alert,) = [one for one in world.service.alerts.list(KEY, open_only=True) if one.name == "burn:answers"]
+    assert alert.facts["proposal"]["command"] == "crossfade rollback bookshop/production --to r1"
+
+
+def test_a_person_may_end_a_watch() -> None:
+    world = World()
+    world.promote()
+    watch = world.watch()
+    with pytest.raises(Forbidden):
+        world.service.watches.end(watch["id"], VIEWER)
+    assert world.service.watches.end(watch["id"], OPERATOR)["phase"] == "superseded"
+    for _ in range(30):
+        world.second(50, 25)
+    assert world.rollbacks() == []
+    assert [note["what"] for note in world.stage.noted()][-1] == "watch.end"
+
+
+def test_what_a_person_has_brought_meanwhile_is_left_alone() -> None:
+    world = World()
+    world.promote()
+    for _ in range(5):
+        world.second(50)
+    world.finish(world.service.rollback(KEY, None, OPERATOR))
+    for _ in range(30):
+        world.second(50, 25)
+    assert len(world.rollbacks()) == 1
+
+
+@pytest.mark.parametrize("dies", ["before it acts", "after it has begun"])
+def test_a_server_that_is_killed_goes_back_once(dies: str) -> None:
+    world = World()
+    world.promote()
+    for _ in range(10):
+        world.second(50)
+    save = world.stage.parts.records.save
+    deaths: list[str] = []
+
+    def dying(id: int, data: Any, now: float, **named: Any) -> None:
+        phase = data.get("watch", {}).get("phase")
+        if phase == "settling" and dies == "after it has begun" and not deaths:
+            deaths.append(phase)
+            raise KeyboardInterrupt
+        save(id, data, now, **named)
+        if phase == "acting" and dies == "before it acts" and not deaths:
+            deaths.append(phase)
+            raise KeyboardInterrupt
+
+    world.stage.parts.records.save = dying  # type: ignore[method-assign]  # the ledger of a server that dies
+    with pytest.raises(KeyboardInterrupt):
+        world.until("settling", errors=10)
+    assert deaths
+    assert len(world.rollbacks()) == (1 if dies == "after it has begun" else 0)
+    world.restart()
+    world.until("settling", errors=10)
+    assert len(world.rollbacks()) == 1
+    world.finish(world.rollbacks()[0])
+    world.until("helped")
+
+
+def test_a_part_that_does_not_answer_is_waited_for() -> None:
+    world = World()
+    world.promote()
+    for _ in range(10):
+        world.second(50)
+    carry_out = world.service.carry_out
+    failed: list[int] = []
+
+    def failing(*given: Any, **named: Any) -> Any:
+        if len(failed) < 3:
+            failed.append(1)
+            raise Unavailable("The ledger does not answer.")
+        return carry_out(*given, **named)
+
+    world.service.carry_out = failing  # type: ignore[method-assign]  # a ledger that is away for a while
+    world.until("settling", errors=10)
+    assert len(failed) == 3
+    assert len(world.rollbacks()) == 1
+
+
+def test_an_edge_that_cannot_be_read_is_no_harm() -> None:
+    world = World()
+    world.promote()
+    world.stage.signals.fails_with = Unavailable("The edge does not answer.")
+    for _ in range(30):
+        world.second()
+    assert world.watch()["phase"] in ("watching", "settling")
