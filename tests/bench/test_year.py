@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -38,8 +39,8 @@ def requests(bad: list[bool], rate: float = 10.0, slow: bool = False) -> Request
     return Requests(start, none if slow else flags, flags if slow else none)
 
 
-def turn(number: int, begins: float, ends: float, fault: str = "", **more: object) -> Told:
-    return Told(number, fault, "", not fault, BEGAN + begins, ends=BEGAN + ends, ok=True, **more)  # type: ignore[arg-type]
+def turn(number: int, begins: float, ends: float, fault: str = "", acted: float = 0.0) -> Told:
+    return Told(number, fault, "", not fault, BEGAN + begins, ends=BEGAN + ends, ok=True, acted=acted)
 
 
 def seconds_of(bad: set[int], count: int, rate: int = 10) -> list[bool]:
@@ -178,7 +179,7 @@ def test_incidents_do_not_go_on_from_one_deployment_to_the_next() -> None:
 
 def test_a_person_who_needs_as_long_as_in_life_makes_only_what_waited_for_one_worse() -> None:
     those = requests(seconds_of({2, *range(21, 41)}, 60), slow=True)
-    told = [turn(1, 0, 10), turn(2, 10, 60, "slow", noticed=BEGAN + 30, acted=BEGAN + 40)]
+    told = [turn(1, 0, 10), turn(2, 10, 60, "slow", acted=BEGAN + 40)]
     found = account(those, told, Rule(), PERSON, 10)
     assert (found.failed, found.slow, found.repairs) == (0, 210, 1)
     assert found.waiting == pytest.approx(10 * 290)
@@ -190,7 +191,7 @@ def test_a_person_who_needs_as_long_as_in_life_makes_only_what_waited_for_one_wo
 
 
 def test_a_repair_that_nobody_had_waited_for_in_harm_costs_no_one_anything() -> None:
-    told = [turn(1, 0, 60, "crash", noticed=BEGAN + 30, acted=BEGAN + 40)]
+    told = [turn(1, 0, 60, "crash", acted=BEGAN + 40)]
     found = account(requests([False] * 600), told, Rule(), PERSON, 10)
     assert (found.repairs, found.waiting, found.waits) == (1, 0.0, ())
 
@@ -219,7 +220,7 @@ def test_shares_are_never_rounded_up(value: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, object], str]:
+def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any], str]:
     """A short year: what it printed, its JSON, its Markdown."""
     folder = tmp_path_factory.mktemp("year")
     command = [sys.executable, "-m", "bench.year", "--short", "--json", "out.json", "--markdown", "out.md"]
@@ -238,24 +239,23 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, obje
 
 
 @pytest.mark.timeout(450)
-def test_all_four_ways_go_through_a_few_deployments_and_it_adds_up(short: tuple[str, dict[str, object], str]) -> None:
+def test_all_four_ways_go_through_a_few_deployments_and_it_adds_up(short: tuple[str, dict[str, Any], str]) -> None:
     printed, data, markdown = short
-    measured: dict[str, dict[str, object]] = data["measured"]  # type: ignore[assignment]
-    turns: dict[str, list[dict[str, object]]] = measured["turns"]  # type: ignore[assignment]
+    measured = data["measured"]
+    turns = measured["turns"]
     assert set(turns) == {"stop-and-start", "rolling", "blue-green", "Crossfade"}
     for name, those in turns.items():
         assert [one["fault"] for one in those] == ["", "errors", "", ""]
         assert [one["kill"] for one in those] == ["", "", "replica", "control plane"]
         assert those[1]["healed_by"] == ("itself" if name == "Crossfade" else "operator")
         assert all(one["ok"] for one in those if not one["fault"]), printed
-        found: dict[str, float] = measured[name]["account"]  # type: ignore[assignment]
+        found = measured[name]["account"]
         assert found["sent"] > 0
         assert found["failed"] + found["slow"] <= found["sent"]
         assert found["deployments"] == 4
         assert found["bad_deployments"] == 1
-    ours: dict[str, float] = measured["Crossfade"]["account"]  # type: ignore[assignment]
-    assert ours["lost_to_switches"] == 0
-    assert len(data["goals"]) == 4  # type: ignore[arg-type]
+    assert measured["Crossfade"]["account"]["lost_to_switches"] == 0
+    assert len(data["goals"]) == 4
     assert markdown.startswith("| ")
     assert markdown.count("reached") + markdown.count("**missed**") == 4
     assert "availability of a year" in printed

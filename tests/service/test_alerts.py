@@ -34,6 +34,17 @@ def test_an_alert_is_open_once_for_one_cause(stage: Stage, told: list[tuple[Aler
     assert [one.sentence for one in alerts.list(KEY, open_only=True)] == ["burns 5 times too fast"]
 
 
+def test_figures_that_change_all_the_time_are_written_now_and_then(stage: Stage) -> None:
+    alerts = stage.service.alerts
+    alerts.open(KEY, BURN, Severity.TICKET, "burns 4.0 times")
+    written = len(stage.parts.store.changes(0))
+    for n in range(20):
+        stage.now += 1
+        alerts.open(KEY, BURN, Severity.TICKET, f"burns 4.{n} times")
+    assert 2 <= len(stage.parts.store.changes(0)) - written <= 5
+    assert alerts.open(KEY, BURN, Severity.PAGE, "burns 15 times").severity is Severity.PAGE
+
+
 def test_what_is_over_can_begin_anew(stage: Stage, told: list[tuple[Alert, str]]) -> None:
     alerts = stage.service.alerts
     assert alerts.resolve(KEY, BURN, "nothing was wrong") is None

@@ -335,6 +335,41 @@ def test_a_part_that_does_not_answer_is_waited_for() -> None:
     assert len(world.rollbacks()) == 1
 
 
+def test_the_harm_of_a_candidate_is_not_blamed_on_the_release_that_is_watched() -> None:
+    world = World()
+    world.promote()
+    for _ in range(10):
+        world.second(50)
+    state = world.stage.deploy(OPERATOR)
+    assert isinstance(state, Rollout)
+    for _ in range(20):
+        world.stage.signals.serve(KEY, state.plan.slot, 50, 50)
+        world.second(50)
+    store = world.stage.parts.store
+    store.save(replace(state, phase=Phase.ROLLED_BACK, entered=world.stage.now), [])
+    store.close(state.id, {}, world.stage.now)
+    for _ in range(60):
+        world.second(50)
+    assert (world.watch()["phase"], world.rollbacks()) == ("watching", [])
+    world.until("settling", errors=10)
+
+
+def test_a_drill_that_goes_back_and_forth_does_not_end_a_watch() -> None:
+    world = World()
+    world.promote()
+    world.second(50)
+    world.service.watches.drilled = lambda _key: True
+    world.finish(world.service.rollback(KEY, None, OPERATOR))
+    for _ in range(5):
+        world.second(50, 25)
+    world.finish(world.service.rollback(KEY, ReleaseNumber(2), OPERATOR))
+    world.service.watches.drilled = lambda _key: False
+    for _ in range(5):
+        world.second(50)
+    assert (world.watch()["release"], world.watch()["phase"]) == ("r2", "watching")
+    world.until("settling", errors=10)
+
+
 def test_an_edge_that_cannot_be_read_is_no_harm() -> None:
     world = World()
     world.promote()

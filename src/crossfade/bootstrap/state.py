@@ -119,7 +119,9 @@ def read_config(data: Mapping[str, Any], service: str, environment: str) -> Rele
     if spec.service != service:
         raise Invalid("service", service, f"{spec.service}, as the configuration says")
     if spec.unread():
-        raise Invalid("slo.openslo", ", ".join(spec.unread()), "no files: whoever has them reads them and sends what they say")
+        raise Invalid(
+            "slo.openslo", ", ".join(spec.unread()), "no files: whoever has them reads them and sends what they say"
+        )
     return spec.for_environment(environment)
 
 

@@ -491,9 +491,7 @@ class Parts:
             env["CROSSFADE_FLAGS_URL"] = self.api
             env["CROSSFADE_FLAGS_TOKEN"] = env["CROSSFADE_EVENTS_TOKEN"]
         folder = self.artifacts.folder(release.digest)
-        return tuple(
-            ReplicaSpec(name, config.command, folder, env, stop_timeout=config.stop_timeout) for name in names
-        )
+        return tuple(ReplicaSpec(name, config.command, folder, env, stop_timeout=config.stop_timeout) for name in names)
 
     def preview_secret(self, rollout: int) -> str:
         """What opens the preview of one rollout. Derived, so that a restarted engine knows it again."""

@@ -18,6 +18,8 @@ from crossfade.service.audit import Audit
 KIND: Final = "alert"
 LONGEST: Final = 1000
 """Characters of a sentence that is kept."""
+RENEWED_EVERY: Final = 5.0
+"""Seconds between writings of what is said of an alert that is open already: a burn has new figures each second."""
 
 log = logging.getLogger("crossfade.alerts")
 
@@ -28,6 +30,7 @@ class Alerts:
     def __init__(self, parts: Parts, audit: Audit) -> None:
         self._parts, self._audit = parts, audit
         self._lock = threading.Lock()
+        self._renewed: dict[int, float] = {}
         self.told: Callable[[Alert, str], None] = lambda _alert, _what: None
 
     # --- to see
@@ -67,7 +70,7 @@ class Alerts:
     def open(
         self, key: EnvKey, name: str, severity: Severity, sentence: str, facts: Mapping[str, Any] | None = None
     ) -> Alert:
-        """Say that something is wrong. While it is known already, only what is said of it is renewed.
+        """Say that something is wrong. While it is known already, only what is said of it is renewed, now and then.
 
         Whoever has acknowledged it is asked again when it gets more severe.
         """
@@ -83,8 +86,10 @@ class Alerts:
                 worse = _order(severity) > _order(known.severity)
                 seen = "" if worse else known.acknowledged
                 alert = replace(known, severity=severity, sentence=sentence, facts=facts, acknowledged=seen)
-                if alert == known:
+                changed = severity is not known.severity
+                if alert == known or (not changed and 0 <= now - self._renewed.get(known.id, 0.0) < RENEWED_EVERY):
                     return known
+                self._renewed[known.id] = now
                 self._parts.records.save(known.id, _data(alert), now)
                 what = "opened" if worse else ""
         self._tell(alert, what)
@@ -99,6 +104,7 @@ class Alerts:
                 return None
             alert = replace(known, ended=now, resolution=sentence[:LONGEST])
             self._parts.records.save(known.id, _data(alert), now, ended=True)
+            self._renewed.pop(known.id, None)
         self._tell(alert, "resolved")
         return alert
 

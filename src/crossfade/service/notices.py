@@ -10,6 +10,7 @@ import builtins
 import logging
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ KEPT_FOR: Final = 90 * 86_400.0
 KEPT: Final = 1_000
 TRACES: Final = "traces"
 """The target that rollouts and runs go to as traces; no other may be called so."""
+ENDS_WITHIN: Final = 1.0
+"""Seconds that the end of a server waits for what is being sent."""
 FIRST_TRY: Final = 35.0
 """Seconds that a test waits for its one try."""
 
@@ -111,6 +114,9 @@ class Notices:
         self._thread.join(timeout=3)
         for outbox in self._outboxes.values():
             outbox.stop()
+        until = time.monotonic() + ENDS_WITHIN
+        for outbox in self._outboxes.values():
+            outbox.join(max(0.0, until - time.monotonic()))
 
     # --- to tell
 

@@ -55,8 +55,11 @@ class Outbox:
         with self._changed:
             self._stopping = True
             self._changed.notify_all()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread, which may be held by its target."""
         if self._thread.is_alive():
-            self._thread.join(timeout=1)
+            self._thread.join(timeout=seconds)
 
     def add(self, record: Record) -> None:
         """Take a notice that is written down. Never waits for the target."""

@@ -100,6 +100,7 @@ class Service(Views):
         self.reports.overdue = lambda key: [one["sentence"] for one in self.drills.schedule(key) if one["overdue"]]
         self.proofs = Proofs(parts, self, self.audit, self.alerts)
         self.proofs.drilled = lambda key: self.drills.under_way(key) is not None
+        self.watches.drilled = self.proofs.drilled
         self.notices.views = {"drill": self.drills.view, "watch": self.watches.view}
         self.attested: Callable[[Digest, str], Sequence[str]] = _nobody
         """Why an artifact is not one that a pipeline has built for a service; nothing when it is."""

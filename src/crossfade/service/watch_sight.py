@@ -39,6 +39,7 @@ class Sight:
     """What is known of one watch. ``burning`` names the objectives that had a page-level burn before the promotion.
 
     ``restarts`` are those of the replicas when the watch began, ``verdict`` the last sentence about the profile.
+    ``alone_since``: since when no other release has served beside it; what an objective counted before is not its own.
     """
 
     profile: against.Profile
@@ -48,6 +49,7 @@ class Sight:
     restarts: dict[str, int] = field(default_factory=dict)
     evidence: against.Evidence = field(default_factory=against.Evidence)
     verdict: str = ""
+    alone_since: float = 0.0
     dead_since: float | None = None
     dead: bool | None = None
     last: Reading | None = None
@@ -65,6 +67,7 @@ class Sight:
             "restarts": self.restarts,
             "evidence": self.evidence.to_data(),
             "verdict": self.verdict,
+            "alone_since": self.alone_since,
         }
 
     @classmethod
@@ -83,6 +86,7 @@ class Sight:
             {str(name): int(n) for name, n in data["restarts"].items()},
             evidence,
             str(data["verdict"]),
+            float(data["alone_since"]),
         )
 
     def anew(self) -> None:
@@ -149,21 +153,22 @@ class Sight:
     def causes(self, state: Watch, parts: Parts, objectives: tuple[Objective, ...], now: float) -> tuple[Cause, ...]:
         """Harm that began after the promotion, the surest first."""
         key, release, found = state.plan.key, state.plan.release, []
+        since = max(state.plan.began, self.alone_since)
         if self.dead and self.dead_since is not None:
             sentence = f"no replica of {release} runs: all have ended, or keep ending"
             found.append(Cause(Means.CRASH, "", sentence, max(state.plan.began, self.dead_since)))
         verdict, metric = against.judge(self.profile, self.evidence, self.planned)
         self.verdict = verdict.sentence
         if verdict.finding is Finding.FAIL:
-            began = began_at(parts, Series(key, EDGE), state.plan.began, now) if metric == against.ERRORS else None
+            began = began_at(parts, Series(key, EDGE), since, now) if metric == against.ERRORS else None
             found.append(Cause(Means.PROFILE, metric, verdict.sentence, began or max(state.plan.began, now - GAP)))
         for objective in objectives:
             if objective.name in self.burning:
                 continue
-            sentence = burns_since(parts, key, objective, state.plan.began, now)
+            sentence = burns_since(parts, key, objective, since, now)
             if sentence:
-                began = began_at(parts, Series(key, objective.name), state.plan.began, now)
-                found.append(Cause(Means.BURN, objective.name, sentence, began or state.plan.began))
+                began = began_at(parts, Series(key, objective.name), since, now)
+                found.append(Cause(Means.BURN, objective.name, sentence, began or since))
         return tuple(found)
 
     def harmful(

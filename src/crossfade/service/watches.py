@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
@@ -121,6 +122,8 @@ class Watches:
     ) -> None:
         self._parts, self._doer, self._read, self._alerts, self._audit = parts, doer, read, alerts, audit
         self._interval = interval
+        self.drilled: Callable[[EnvKey], bool] = lambda _key: False
+        """Whether a drill is under way in an environment: it goes back and forth, and a watch waits for its end."""
         self._lock = threading.RLock()
         self._drives: dict[int, _Drive] = {}
         self._heard = -1
@@ -362,6 +365,9 @@ class Watches:
         environment = self._parts.store.environment(state.plan.key)
         if environment is None:
             return
+        if self.drilled(state.plan.key):
+            drive.sight.alone_since = self._parts.now()
+            return
         begun = self._begun(drive, environment) if state.phase is Phase.ACTING else None
         if begun is not None:
             self._decide(drive, begun)
@@ -377,6 +383,8 @@ class Watches:
         watching = state.phase is Phase.WATCHING
         if reading is not None:
             sight.take(reading, environment, judged=watching)
+        if environment.holder is not None and watching:
+            sight.alone_since = now  # its candidate's harm is not the live release's
         sight.look_at_replicas(parts, environment, now)
         causes = sight.causes(state, parts, objectives, now) if watching else ()
         returning = self._returning(state)
