@@ -100,7 +100,7 @@ def test_of_what_was_not_counted_nothing_is_said(world: World) -> None:
 
 
 def test_a_budget_that_is_used_up_says_what_is_frozen_and_until_when(world: World) -> None:
-    count(world, NOW - 3600, NOW, 1000, 100)
+    count(world, NOW - 172_800, NOW, 48_000, 4_800)
     with world.client() as client:
         found = client.get(f"{PLACE}/slo").json()
     assert found["objectives"][0]["state"] in ("exhausted", "page")

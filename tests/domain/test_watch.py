@@ -58,6 +58,7 @@ looks = st.builds(
     harmful=st.sampled_from([None, True, False]),
     returning=st.sampled_from([None, Returning(8), Returning(8, 1200.0), Returning(8, failed="it did not start")]),
     spent=spent.map(tuple),
+    drill=st.sampled_from([None, None, None, None, 3]),
 )
 events = st.one_of(looks, looks, looks, st.sampled_from(["back", "kill", "fails", "passing", "ordered"]))
 steps = st.lists(st.tuples(st.floats(0.25, 400), events), max_size=40)
@@ -117,6 +118,7 @@ def test_it_acts_only_in_its_time_on_a_cause_after_the_promotion_and_while_no_ro
         assert plan.began <= now < plan.until
         assert plan.on_burn is OnBurn.ROLLBACK
         assert isinstance(event, Looked) and event.holder is None and not event.moved
+        assert event.drill is None
         assert after.cause is not None and after.cause.began >= plan.began
         assert actions[0].calls == after.cause.sentence != ""
         assert before.returned is None
@@ -219,6 +221,25 @@ def test_what_was_decided_and_not_done_for_a_minute_is_decided_anew() -> None:
 def test_a_burn_that_began_before_the_promotion_is_not_blamed_on_it() -> None:
     state, actions = decide(begin(1, PLAN), Looked(1110, (EARLIER,)), 1110)
     assert (state.phase, actions) == (Phase.WATCHING, ())
+
+
+def test_in_a_drill_it_waits_whatever_is_live_and_goes_on_afterwards() -> None:
+    drilled = Looked(1100.0, moved="r4 is live now", causes=(BURN,), drill=3)
+    state, actions = decide(begin(1, PLAN), drilled, 1100.0)
+    assert (state.phase, actions, state.cause) == (Phase.WATCHING, (), None)
+    assert state.waiting == "drill #3 is under way: it waits for its end"
+    state, _ = decide(state, Looked(1101.0), 1101.0)
+    assert (state.phase, state.waiting) == (Phase.WATCHING, "")
+    state, actions = decide(state, Looked(1102.0, causes=(BURN,)), 1102.0)
+    assert (state.phase, len(actions)) == (Phase.ACTING, 1)
+    # What was decided and not begun before the drill did is decided anew.
+    state, actions = decide(state, replace(drilled, at=1103.0), 1103.0)
+    assert (state.phase, actions) == (Phase.WATCHING, ())
+    # Its time goes by all the same.
+    state, _ = decide(state, replace(drilled, at=2900.0), 2900.0)
+    assert state.phase is Phase.WATCHING
+    state, _ = decide(state, Looked(2901.0), 2901.0)
+    assert state.phase is Phase.PASSED
 
 
 def test_the_same_release_or_artifact_is_not_taken_back_twice_within_a_day() -> None:

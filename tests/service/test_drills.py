@@ -226,6 +226,72 @@ def test_a_drill_that_passes_ends_the_alert_of_the_one_that_failed(stage: Rehear
     assert stage.alerts() == {}
 
 
+def test_what_a_drill_has_left_behind_pages_nobody_once_a_person_has_brought_another_release(stage: Rehearsal) -> None:
+    stage.holding()
+    theirs = stage.service.rollback(KEY, R3, OPERATOR)
+    stage.look()
+    assert stage.alerts()["drill:by-hand"] is Severity.PAGE
+    stage.service.drills.begin_due()
+    assert stage.alerts()["drill:by-hand"] is Severity.PAGE
+    stage.finish(theirs)
+    stage.service.drills.begin_due()
+    assert stage.alerts()["drill:by-hand"] is Severity.TICKET
+    stage.through(stage.service.drills.begin(KEY, ADMIN, hold=1.0)["id"])
+    assert stage.alerts() == {}
+
+
+def test_a_drill_waits_while_a_watch_acts_and_a_planned_one_says_so() -> None:
+    stage = scheduled(replace(WEEKLY, schedule="* * * * *"))
+    stage.service.drills.watched = lambda _key: "watch #5 is not done with what it has found: r3: errors"
+    with pytest.raises(Busy, match="is watched: watch #5 is not done"):
+        stage.service.drills.begin(KEY, ADMIN)
+    stage.now += 30
+    stage.service.drills.begin_due()
+    assert stage.service.drills.list(KEY) == []
+    assert "watch #5 is not done" in stage.service.drills.schedule(KEY)[0]["sentence"]
+    stage.service.drills.watched = lambda _key: ""
+    stage.service.drills.begin_due()
+    assert len(stage.service.drills.list(KEY)) == 1
+
+
+def test_an_overdue_drill_that_is_planned_no_more_is_no_alert_any_more() -> None:
+    stage = scheduled()
+    stage.now += 15 * 86_400.0
+    stage.service.drills.begin_due()
+    assert "drill-overdue:weekly" in stage.alerts()
+    stage.live(drills=())
+    stage.service.drills.begin_due()
+    assert stage.alerts() == {}
+
+
+@pytest.mark.parametrize("back", [5.0, 3600.0])
+def test_a_clock_that_is_set_back_does_not_leave_the_older_release_live(stage: Rehearsal, back: float) -> None:
+    id = stage.holding(hold=10.0)
+    stage.now -= back
+    stage.through(id, 30)
+    assert stage.service.drills.view(id)["phase"] == "passed"
+    id = stage.holding(hold=1.0)
+    stage.look()
+    stage.finish(stage.newest())
+    stage.look(0.5)
+    assert stage.service.drills.view(id)["phase"] == "checking"
+    stage.now -= back
+    assert stage.through(id, 20)["phase"] == "passed"
+
+
+def test_a_server_that_dies_when_a_drill_has_failed_has_said_so(stage: Rehearsal) -> None:
+    stage.holding()
+    stage.service.rollback(KEY, R1, OPERATOR)
+
+    def dies(*_: Any, **__: Any) -> None:
+        raise SystemExit
+
+    stage.service.drills._ended = dies  # type: ignore[method-assign]  # a server that is killed there does no more
+    with pytest.raises(SystemExit):
+        stage.look()
+    assert stage.alerts() == {"drill:by-hand": Severity.PAGE}
+
+
 def test_an_abort_goes_home_and_is_no_failure(stage: Rehearsal) -> None:
     id = stage.holding(hold=600.0)
     assert stage.service.drills.abort(id, OPERATOR)["ended"] is False

@@ -14,11 +14,11 @@ from crossfade.domain.access import Role
 from crossfade.domain.alert import Severity
 from crossfade.domain.analysis.policy import Analysis, Source, SourceKind
 from crossfade.domain.analysis.totals import Totals
-from crossfade.domain.errors import CrossfadeError, Frozen, NotFound, Unavailable
+from crossfade.domain.errors import CrossfadeError, Frozen, NotFound, StorageFailed, Unavailable
 from crossfade.domain.health import CheckResult
 from crossfade.domain.release import ReleaseConfig
 from crossfade.domain.rollout import Rollout
-from crossfade.domain.slo import EDGE, PROBE, Counted, Exhausted, Kind, Objective, Probe, Series, SloPolicy
+from crossfade.domain.slo import DAY, EDGE, PROBE, Counted, Exhausted, Kind, Objective, Probe, Series, SloPolicy
 from crossfade.domain.traffic import Slot
 from crossfade.domain.values import EnvKey
 from crossfade.ports import Approval
@@ -172,8 +172,27 @@ def test_a_failure_pages_at_once_and_is_over_only_when_it_is_calm() -> None:
     assert [a.severity for a in opened].count(Severity.PAGE) == 1, "it does not flap"
 
 
+def known(world: World, days: float = 2.0) -> None:
+    """So much of the window is known, in which nobody asked for anything."""
+    begins, ends = world.stage.now - days * DAY, world.stage.now
+    world.stage.parts.histories.add(Series(KEY, "answers"), begins, ends, Counted(0.0, 0.0, ends - begins))
+
+
+def test_a_budget_of_which_hardly_a_day_is_known_freezes_nothing_yet() -> None:
+    world = World()
+    world.second()
+    for _ in range(60):
+        world.second(100, 2)
+    assert world.service.objectives.exhausted(KEY) is None
+    (alert,) = [a for a in world.service.alerts.list(KEY, open_only=True) if a.name == "budget:answers"]
+    assert "nothing is frozen yet" in alert.sentence
+    world.stage.service = world.service
+    assert isinstance(world.stage.deploy(ADMIN), Rollout)
+
+
 def test_a_used_up_budget_freezes_deployments_says_until_when_and_lets_fixes_through() -> None:
     world = World()
+    known(world)
     world.second()
     for _ in range(60):
         world.second(100, 2)
@@ -199,6 +218,7 @@ def _fix(world: World, why: str) -> Rollout | Approval:
 
 def test_a_freeze_applies_where_the_objectives_are_and_a_rollback_is_never_kept() -> None:
     world = World()
+    known(world)
     world.second()
     for _ in range(60):
         world.second(100, 2)
@@ -208,6 +228,7 @@ def test_a_freeze_applies_where_the_objectives_are_and_a_rollback_is_never_kept(
     assert environment is not None and environment.live is not None
     world.service.refuse_frozen(STAGING, ReleaseConfig(("x",)))
     second = World()
+    known(second)
     second.stage.live(slo=POLICY)
     second.second()
     for _ in range(60):
@@ -343,6 +364,31 @@ def test_three_bad_answers_in_a_row_are_told_once_and_three_good_ones_end_it() -
     assert len(world.service.alerts.list(KEY)) == 1
 
 
+def test_a_history_that_is_broken_is_said_once_and_the_prober_tells_all_the_same(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    world = World()
+    histories = world.stage.parts.histories
+
+    def write(*_: object) -> None:
+        raise StorageFailed("Cannot write probe.rings: Not a directory.")
+
+    def read(*_: object) -> Any:
+        raise StorageFailed("Cannot read probe.rings: Not a directory.")
+
+    histories.add, histories.count, histories.bins = write, read, read  # type: ignore[method-assign]
+    outside, one, _ = probed(world)
+    outside._served = read
+    for at in range(4):
+        outside.asked(one, Answered(100.0 + 10 * at, "connection refused", unreached=True))
+    assert world.alerts() == {"prober": Severity.PAGE}
+    assert len([one for one in caplog.records if one.levelname == "WARNING"]) == 1
+    caplog.clear()
+    for _ in range(10):
+        world.second(10, 1)
+    assert 1 <= len([one for one in caplog.records if "Cannot" in one.getMessage()]) <= 3
+
+
 def test_what_is_the_probers_own_fault_is_not_counted_and_said_to_be_its_own() -> None:
     world = World()
     outside, one, answers = probed(world, served=50.0)
@@ -404,6 +450,7 @@ def test_the_thread_counts_by_itself_and_leaves_where_it_stood() -> None:
 
 def test_an_approval_is_refused_by_a_used_up_budget_as_well_unless_it_is_of_a_fix() -> None:
     world = World()
+    known(world)
     world.stage.config = replace(world.stage.config, approval=Role.OPERATOR)
     world.second()
     for _ in range(60):

@@ -167,6 +167,18 @@ def test_one_that_exits_says_how(stage: Proving) -> None:
     assert stage.left() == []
 
 
+def test_an_alert_ends_when_its_release_has_left_the_window(stage: Proving) -> None:
+    stage.prober.faults = lambda *_: ("status 503",)  # type: ignore[attr-defined] # the twin's
+    stage.service.proofs.once(KEY, R1)
+    stage.prober.faults = lambda *_: ()  # type: ignore[attr-defined] # the twin's
+    stage.service.proofs.look()
+    assert stage.alerts() == {"proof:r1": Severity.TICKET}
+    while R1 in {ReleaseNumber.parse(row["release"]) for row in stage.service.proofs.list(KEY)}:
+        stage.live()
+    stage.service.proofs.look()
+    assert stage.alerts() == {}
+
+
 def test_secrets_that_are_gone_are_found() -> None:
     stage = Proving()
     state = stage.deploy(ADMIN, secrets={"PASSWORD": "x"})

@@ -6,14 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from pydantic import TypeAdapter
 
 from crossfade.domain.alert import Severity
+from crossfade.domain.drill import Drill, Fault, Rehearsal, Seen
+from crossfade.domain.drill import Phase as DrillPhase
 from crossfade.domain.errors import Forbidden, Invalid, NotFound, Refused
 from crossfade.domain.report.span import DAY, Span
 from crossfade.domain.slo import EDGE, Counted, Series
 from crossfade.domain.values import EnvKey
+from crossfade.domain.watch import Cause, Means, Remedied, Watch
+from crossfade.domain.watch import Phase as WatchPhase
+from crossfade.domain.watch import Plan as WatchPlan
 from crossfade.service.days import KIND, Days
-from tests.service.report_stage import NOVEMBER, Ledger, at
+from tests.service.report_stage import DIGEST, NOVEMBER, Ledger, at
 from tests.service.stage import ADMIN, KEY, OPERATOR, STAGING, VIEWER, Stage, person
 
 DECEMBER = Span.of_month("2026-12")
@@ -106,7 +112,7 @@ def test_the_month_under_way_is_told_so_far_and_compared_with_the_one_before(sta
     report = stage.service.reports.report([KEY], DECEMBER)
     frequency = next(one for one in report["figures"] if one["figure"] == "frequency")
     assert (frequency["value"], frequency["n"], frequency["before"]["n"]) == (pytest.approx(1 / 10.5, abs=1e-4), 1, 2)
-    assert frequency["before"]["value"] == pytest.approx(2 / 30, abs=1e-4)
+    assert frequency["before"]["value"] == pytest.approx(2 / 29, abs=1e-4), "nothing is known of its first day"
     assert not report["whole"]
     assert len(report["days"]) == 11
 
@@ -232,13 +238,48 @@ def test_a_drill_is_no_rollback_and_has_its_own_figures(stage: Stage, ledger: Le
     second = ledger.deploy(at(3))
     back = ledger.go_back(at(3, 0.1), first.plan.candidate)
     forth = ledger.go_back(at(3, 0.2), second.plan.candidate)
+    plan = Rehearsal(KEY, "weekly", second.plan.candidate, first.plan.candidate, fault=Fault.KILL_REPLICA)
+    state = Drill(1, plan, phase=DrillPhase.PASSED, back=Seen(forth.id, at(3, 0.2)))
     receipt = {"detection": 0.2, "decision": 0.1, "switch": 0.5, "recovery": 2.5, "harmed": 0, "rollouts": [back.id]}
-    data = {"drill": {"back": {"rollout": forth.id}}, "outcome": "passed", "receipt": receipt}
+    data = {"drill": TypeAdapter(Drill).dump_python(state, mode="json"), "outcome": "passed", "receipt": receipt}
     stage.parts.records.add("drill", KEY, "weekly", data, at(3, 0.1), ended=at(3, 0.3))
     report = stage.service.reports.report([KEY], NOVEMBER)
     assert figures(report)["fail_rate"] == (0.0, 2)
     assert figures(report)["drill_recovery"] == (2.5, 1)
-    assert report["drills"]["harmed"] == 0
+    (told,) = report["drills"]["list"]
+    assert (told["outcome"], told["fault"], told["harmed"]) == ("passed", "kill-replica", 0)
+
+
+def test_a_watch_knows_when_the_harm_of_a_promoted_release_began(stage: Stage, ledger: Ledger) -> None:
+    first = ledger.deploy(at(2))
+    second = ledger.deploy(at(3), took=60.0)
+    promoted = at(3) + 60.0
+    back = ledger.go_back(promoted + 905.0, first.plan.candidate, took=1.0)
+    plan = WatchPlan(KEY, second.id, second.plan.candidate, DIGEST, first.plan.candidate, promoted, promoted + 1800.0)
+    cause = Cause(Means.BURN, "answers", "answers burns 40 times too fast", promoted + 890.0)
+    done = Remedied("rollout goes back", "r1", promoted + 905.0, back.id)
+    state = Watch(
+        1, plan, WatchPhase.HELPED, cause=cause, done=(done,), detected=promoted + 900.0, recovered=promoted + 906.0
+    )
+    data = {"watch": TypeAdapter(Watch).dump_python(state, mode="json"), "receipt": {"harmed": 31}}
+    stage.parts.records.add("watch", KEY, str(second.id), data, promoted, ended=promoted + 950.0)
+    report = stage.service.reports.report([KEY], NOVEMBER)
+    (incident,) = report["incidents"]["list"]
+    # The harm lasted 16 s; DORA's recovery counts from the first exposed request all the same.
+    assert (incident["duration"], incident["detection"], incident["repair"]) == (16.0, 10.0, 6.0)
+    assert (incident["what"], incident["failed"], incident["how"]) == (cause.sentence, 31, "automatic rollback")
+    assert (incident["release"], incident["rollouts"]) == ("r2", [second.id])
+    assert figures(report)["recovery"] == (30.0 + 906.0, 1)
+
+
+def test_lead_time_and_rework_are_of_what_runs_and_people_have_said(stage: Stage, ledger: Ledger) -> None:
+    ledger.deploy(at(2), took=60.0)
+    second = ledger.deploy(at(3), took=60.0)
+    stage.service.fixes.mark(KEY, second.plan.candidate, "orders are kept again", OPERATOR)
+    stage.service.reports.committed = lambda _, number: at(2) - 540.0 if number.n == 1 else None
+    found = figures(stage.service.reports.report([KEY], NOVEMBER))
+    assert found["lead_time"] == (600.0, 1)
+    assert found["rework"] == (0.5, 2)
 
 
 def test_rollouts_of_a_month_are_found_among_those_before_and_after(stage: Stage, ledger: Ledger) -> None:

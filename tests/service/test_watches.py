@@ -11,14 +11,14 @@ import pytest
 
 from crossfade.domain.alert import Severity
 from crossfade.domain.environment import Entry, Occupant
-from crossfade.domain.errors import Forbidden, Unavailable
-from crossfade.domain.rollout import Kind, Phase, Rollout
+from crossfade.domain.errors import Busy, Forbidden, StorageFailed, Unavailable
+from crossfade.domain.rollout import Command, Kind, Phase, Rollout
 from crossfade.domain.slo import Exhausted, Objective, OnBurn, Probe, SloPolicy
 from crossfade.domain.slo import Kind as Counts
 from crossfade.domain.values import ReleaseNumber
 from crossfade.fakes.runtime import FakeRuntime
 from crossfade.ports import ReplicaSpec
-from tests.service.stage import KEY, OPERATOR, VIEWER, Stage
+from tests.service.stage import ADMIN, KEY, OPERATOR, VIEWER, Stage
 
 POLICY = SloPolicy((Objective("answers", 0.999),), probe=Probe(0.0), watch=600.0, exhausted=Exhausted.WARN)
 
@@ -169,6 +169,19 @@ def test_a_burn_of_an_objective_is_taken_back_where_there_is_no_profile() -> Non
     assert (watch["cause"]["means"], watch["cause"]["name"]) == ("burn", "answers")
 
 
+def test_one_bad_second_of_a_young_service_is_not_taken_back() -> None:
+    world = World(before=0)
+    for _ in range(5):
+        world.second(10)
+    world.promote()
+    for _ in range(5):
+        world.second(10)
+    world.second(50, 50)
+    for _ in range(30):
+        world.second(10)
+    assert (world.watch()["phase"], world.rollbacks()) == ("watching", [])
+
+
 def test_a_burn_from_before_the_promotion_is_not_blamed_on_the_release() -> None:
     world = World()
     for _ in range(130):
@@ -258,6 +271,37 @@ def test_outside_its_time_a_burn_is_told_with_what_a_person_can_do() -> None:
     assert world.rollbacks() == []
     (alert,) = [one for one in world.service.alerts.list(KEY, open_only=True) if one.name == "burn:answers"]
     assert alert.facts["proposal"]["command"] == "crossfade rollback bookshop/production --to r1"
+
+
+def test_nobody_is_told_to_go_back_further_for_a_burn_that_a_watch_has_ended() -> None:
+    world = World(before=130)
+    third = world.promote()
+    for _ in range(20):
+        world.second(50)
+    world.until("settling", errors=50)
+    world.finish(world.rollbacks()[0])
+    watch = world.until("helped")
+    for _ in range(15):
+        world.second(50)
+    (alert,) = [one for one in world.service.alerts.list(KEY, open_only=True) if one.name == "burn:answers"]
+    assert third.plan.baseline == world.service.environment(KEY).live
+    assert (alert.facts.get("watch"), alert.facts.get("proposal")) == (watch["id"], None)
+    for _ in range(15):
+        world.second(50, 25)
+    (alert,) = [one for one in world.service.alerts.list(KEY, open_only=True) if one.name == "burn:answers"]
+    assert "proposal" in alert.facts
+
+
+def test_a_person_who_rolls_back_while_a_watch_does_so_does_not_abort_it() -> None:
+    world = World()
+    world.promote()
+    for _ in range(20):
+        world.second(50)
+    world.until("settling", errors=5)
+    (back,) = world.rollbacks()
+    assert world.service.rollback(KEY, None, OPERATOR).id == back.id
+    assert world.stage.parts.store.orders(back.id) == ()
+    assert world.service.order_current(KEY, Command.ABORT, OPERATOR).id == back.id
 
 
 def test_a_person_may_end_a_watch() -> None:
@@ -354,20 +398,171 @@ def test_the_harm_of_a_candidate_is_not_blamed_on_the_release_that_is_watched() 
     world.until("settling", errors=10)
 
 
-def test_a_drill_that_goes_back_and_forth_does_not_end_a_watch() -> None:
+def test_a_server_that_dies_when_a_watch_has_ended_leaves_no_alert_behind() -> None:
     world = World()
     world.promote()
+    for _ in range(20):
+        world.second(50)
+    world.until("settling", errors=5)
+    (back,) = world.rollbacks()
+    records, save = world.stage.parts.records, world.stage.parts.records.save
+
+    def dies(*said: Any, ended: bool = False, **more: Any) -> None:
+        save(*said, ended=ended, **more)
+        if ended and records.get(said[0]).kind == "watch":
+            raise SystemExit
+
+    records.save = dies  # type: ignore[method-assign]  # a ledger that dies
+    world.finish(back)
+    with pytest.raises(SystemExit):
+        world.until("helped")
+    records.save = save  # type: ignore[method-assign]  # a ledger that dies
+    world.restart()
     world.second(50)
-    world.service.watches.drilled = lambda _key: True
-    world.finish(world.service.rollback(KEY, None, OPERATOR))
+    assert world.watch()["phase"] == "helped"
+    assert "watch" not in world.alerts()
+
+
+def test_histories_that_cannot_be_read_do_not_blind_a_watch_for_the_rest() -> None:
+    world = World()
+    histories = world.stage.parts.histories
+
+    def broken(*_: object) -> Any:
+        raise StorageFailed("Cannot read answers.rings: Not a directory.")
+
+    histories.count = histories.bins = broken  # type: ignore[method-assign]
+    world.promote()
+    assert (world.watch()["release"], world.watch()["phase"]) == ("r2", "watching")
+    for _ in range(20):
+        world.second(50)
+    watch = world.until("settling", errors=10)
+    assert watch["cause"]["means"] == "profile"
+    world.finish(world.rollbacks()[0])
+    assert world.until("helped")["receipt"]["harmed"] is None
+
+
+def test_a_clock_that_is_set_back_while_it_settles_does_not_make_it_settle_for_as_long() -> None:
+    world = World()
+    world.promote()
+    for _ in range(20):
+        world.second(50)
+    world.until("settling", errors=5)
+    (back,) = world.rollbacks()
+    world.finish(back)
+    world.stage.now -= 7200
+    for _ in range(330):
+        world.second(5)
+        if world.watch()["ended"]:
+            break
+    assert world.watch()["phase"] in ("helped", "unknown")
+
+
+def drill(world: World, errors: int = 25) -> int:
+    """A drill is under way: the release before serves, and does harm; the drill's number."""
+    drill = int(world.service.drills.begin(KEY, ADMIN, hold=5.0)["id"])
+    world.service.drills.look()
+    (back,) = world.stage.parts.store.rollouts(KEY, open_only=True)
+    world.finish(back)
     for _ in range(5):
-        world.second(50, 25)
-    world.finish(world.service.rollback(KEY, ReleaseNumber(2), OPERATOR))
-    world.service.watches.drilled = lambda _key: False
+        world.second(50, errors)
+    return drill
+
+
+def home(world: World, drill: int) -> None:
+    """The drill goes home, and ends: it fails, since nothing really runs here."""
+    for _ in range(90):
+        world.second(50)
+        world.service.drills.look()
+        for rollout in world.stage.parts.store.rollouts(KEY, open_only=True):
+            world.finish(rollout)
+        if world.service.drills.view(drill)["ended"]:
+            return
+    raise AssertionError(world.service.drills.view(drill))
+
+
+def test_a_watch_waits_for_the_end_of_a_drill_and_goes_on_without_what_clients_saw_in_it() -> None:
+    world = World()
+    state = world.promote()
+    until = world.watch()["until"]
+    for _ in range(20):
+        world.second(50)
+    number = drill(world)
+    assert world.service.environment(KEY).live == ReleaseNumber(1)
+    assert (world.watch()["rollout"], world.watch()["phase"]) == (state.id, "watching")
+    assert world.watch()["waiting"] == f"drill #{number} is under way: it waits for its end"
+    world.restart()
+    home(world, number)
+    for _ in range(20):
+        world.second(50)
+    watch = world.watch()
+    assert (watch["rollout"], watch["release"], watch["phase"]) == (state.id, "r2", "watching")
+    assert (watch["cause"], watch["waiting"], watch["until"]) == (None, "", until)
+    world.until("settling", errors=10)
+    assert world.watch()["rollout"] == state.id
+
+
+def test_what_clients_saw_in_a_drill_that_moved_nothing_is_not_counted_either() -> None:
+    world = World()
+    world.promote()
+    for _ in range(20):
+        world.second(50)
+    world.service.watches.drilled = lambda _key: 9
+    for _ in range(20):
+        world.second(50, 10)
+    world.service.watches.drilled = lambda _key: None
+    for _ in range(20):
+        world.second(50)
+    assert (world.watch()["phase"], world.watch()["cause"], world.rollbacks()) == ("watching", None, [])
+
+
+def test_a_drill_that_ends_with_another_release_live_ends_the_watch() -> None:
+    world = World()
+    world.promote()
+    number = drill(world)
+    world.service.drills.abort(number, ADMIN)
+    world.service.rollback(KEY, ReleaseNumber(2), OPERATOR)
+    world.service.drills.look()
+    assert world.watch()["phase"] == "watching"
+    (theirs,) = world.stage.parts.store.rollouts(KEY, open_only=True)
+    world.stage.parts.store.close(theirs.id, {}, world.stage.now)
     for _ in range(5):
         world.second(50)
-    assert (world.watch()["release"], world.watch()["phase"]) == ("r2", "watching")
-    world.until("settling", errors=10)
+        world.service.drills.look()
+    assert world.watch()["sentence"] == "r2: r1 is live now"
+    assert world.watch()["phase"] == "superseded"
+
+
+def test_a_release_that_a_drill_began_with_at_once_is_watched_when_it_is_over() -> None:
+    world = World()
+    stage = world.stage
+    before = world.watch()["id"]
+    world.look = world.service.objectives.look  # type: ignore[method-assign]  # the watches are slow today
+    state = world.promote()
+    number = drill(world)
+    home(world, number)
+    del world.look  # and here they are again
+    stage.now += 31
+    world.second(50)
+    watch = world.watch()
+    assert watch["id"] != before
+    assert (watch["rollout"], watch["release"], watch["until"]) == (state.id, "r2", state.entered + 600)
+    for _ in range(20):
+        world.second(50)
+    assert (world.watch()["phase"], world.watch()["cause"]) == ("watching", None)
+
+
+def test_a_drill_waits_while_a_watch_is_not_done_with_what_it_has_found() -> None:
+    world = World()
+    world.promote()
+    for _ in range(20):
+        world.second(50)
+    watch = world.until("settling", errors=5)
+    (back,) = world.rollbacks()
+    store = world.stage.parts.store
+    store.close(back.id, {}, world.stage.now)
+    world.service.alerts.resolve(KEY, "watch", "somebody is faster than the drill")
+    with pytest.raises(Busy, match=f"watch #{watch['id']} is not done with what it has found: r2: "):
+        world.service.drills.begin(KEY, ADMIN)
 
 
 def test_an_edge_that_cannot_be_read_is_no_harm() -> None:

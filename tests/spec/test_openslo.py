@@ -193,6 +193,19 @@ def test_documents_refer_to_each_other_and_each_objective_gets_a_name() -> None:
     assert found.ignored == ["Service shop", "AlertPolicy high-burn"]
 
 
+def test_many_documents_behind_many_lines_take_no_longer_than_their_text() -> None:
+    # Each of them with the lines before it would be 180 MB, and take minutes.
+    with pytest.raises(InvalidConfig) as told:
+        read([("a.yaml", "\n" * 900_000 + "---\nkind: SLO\n" * 200)])
+    assert (len(told.value.problems), told.value.problems[0].line, told.value.problems[-1].line) == (
+        200,
+        900_002,
+        900_400,
+    )
+    with pytest.raises(InvalidConfig, match="more than 200 documents"):
+        read([("a.yaml", "---\nkind: SLO\n" * 60_000)])
+
+
 def test_files_refer_to_each_other() -> None:
     documents = WHOLE.split("---\n")
     assert (

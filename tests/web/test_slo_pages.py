@@ -533,7 +533,7 @@ def test_the_page_of_an_environment_has_its_budgets_and_what_comes_next(who: Who
 def test_a_release_is_deployed_again_as_a_fix_while_the_budget_is_used_up(own: Own) -> None:
     promised, visitor = own
     series, now = Series(KEY, "paid"), promised.now
-    promised.parts.histories.add(series, now - 3600.0, now - 10.0, Counted(10_000.0, 5_000.0, 3590.0))
+    promised.parts.histories.add(series, now - 172_800.0, now - 10.0, Counted(10_000.0, 5_000.0, 172_790.0))
     place = f"{HERE}/releases/r2/rollout"
     assert "only a fix is rolled out" in text_of(visitor("olga"), place)
     refused = visitor("olga").post(place, {"once": ONCE}, page=place)

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import typer
-from rich.table import Table
+from rich.console import Group, RenderableType
+from rich.text import Text
 
+from crossfade.cli import slo_show as show
 from crossfade.cli.context import FAILED, Json, telling, who
 from crossfade.cli.usual import with_usual
-from crossfade.domain.values import show_duration
 
 notices = typer.Typer(cls=with_usual("list"), help="What was told to whom. Without a word: list.")
 
@@ -32,7 +33,7 @@ def list_(
         if not found and not as_json:
             ctx.console.print("Nobody was told of anything yet. `notify` in server.yaml says who is to be.")
             return
-        ctx.say({"notices": found}, lambda: _table(found, time.time()))
+        ctx.say({"notices": found}, lambda: _shown(found, time.time()))
 
 
 @notices.command("test")
@@ -45,21 +46,35 @@ def try_(
     with telling(context, as_json) as ctx:
         found = ctx.client().test_notice(target, who())
         told = found["state"] == "sent"
-        words = f"{target} was told." if told else f"{target} was not told."
-        answer = f" {found['answer']}." if found["answer"] else ""
-        ctx.say(found, lambda: words + answer)
+        ctx.say(found, lambda: _tried(target, found))
         if not told:
             raise typer.Exit(FAILED)
 
 
-def _table(found: Sequence[Mapping[str, Any]], now: float) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    for column in ("notice", "to", "ago", "severity", "of", "what", "state", "answer"):
-        table.add_column(column)
+def _tried(target: str, found: Mapping[str, Any]) -> str:
+    if found["state"] == "waiting":
+        return (
+            f"{target} was not told yet: what was there before still waits for its answer. "
+            f"`crossfade notices --target {target}` shows what becomes of it."
+        )
+    words = f"{target} was told." if found["state"] == "sent" else f"{target} was not told."
+    return f"{words} {found['answer']}." if found["answer"] else words
+
+
+def _waits(tries: int) -> str:
+    return "waits" if not tries else "waits, tried once" if tries == 1 else f"waits, tried {tries} times"
+
+
+def _shown(found: Sequence[Mapping[str, Any]], now: float) -> RenderableType:
+    """Newest first: two lines each, for what was told and answered is long."""
+    rows: list[RenderableType] = []
     for one in found:
-        state = _STATES.get(one["state"], f"waits, {one['tries']} tries" if one["tries"] else "waits")
-        what = _BEFORE.get(one["state_of"], "") + one["title"]
-        ago = show_duration(float(round(max(0.0, now - one["began"]))))
-        place = f"{one['service']}/{one['environment']}"
-        table.add_row(str(one["id"]), one["target"], ago, one["severity"], place, what, state, one["answer"])
-    return table
+        waits = one["state"] not in _STATES
+        head = Text(f"#{one['id']}  ").append(f"{one['severity']}  ", style=show.SEVERITIES.get(one["severity"], ""))
+        head.append(f"{one['service']}/{one['environment']}  to {one['target']}  {show.ago(one['began'], now)} ago  ")
+        failed = one["state"] == "failed"
+        state = _waits(one["tries"]) if waits else _STATES[one["state"]]
+        head.append(state, style="red" if failed else "yellow" if waits else "green")
+        what = Text(_BEFORE.get(one["state_of"], "") + one["title"])
+        rows += [head, show.indented(what.append(f"  {one['answer']}" if one["answer"] else "", style="dim"), 4)]
+    return Group(*rows)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -18,10 +19,11 @@ from crossfade.cli.terminal import as_json as written
 from crossfade.domain.errors import Invalid
 from crossfade.domain.report.markdown import markdown
 from crossfade.domain.report.sheet import csv_of
-from crossfade.domain.report.words import change, count, lasting, moment, percent, say
+from crossfade.domain.report.words import cases, change, lasting, moment, percent, say
 
 Data = Mapping[str, Any]
 MOST_INCIDENTS = 20
+ENDED = {"automatic rollback": "by an automatic rollback", "kill flag": "by a killed flag", "person": "by a person"}
 
 
 class Format(StrEnum):
@@ -135,12 +137,16 @@ def shown(report: Data) -> RenderableType:
     rows.append(
         Text(
             f"\nRollouts: {receipts['rollouts']}, of which promoted {receipts['promoted']}, went back "
-            f"{receipts['went_back']}, rollbacks {receipts['rollbacks']}. Lost to switches: {count(receipts['lost'])} requests.",
+            f"{receipts['went_back']}, rollbacks {receipts['rollbacks']}. Lost to switches: {_requests(receipts['lost'])}.",
             style="dim",
         )
     )
     rows.append(Text("Days are those of UTC. `--format markdown` says what each figure means.", style="dim"))
     return Group(*rows)
+
+
+def _requests(known: float | None) -> str:
+    return "nobody counted" if known is None else cases(known, "requests")
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -159,7 +165,7 @@ def _figures(report: Data) -> Table:
             one["name"],
             Text(say(one["value"], one["unit"]), style="bold"),
             p90,
-            f"{count(one['n'])} {one['of']}",
+            cases(one["n"], one["of"]),
             say(one["before"]["value"], one["unit"]),
             Text(change(one["change"], one["unit"]), style="" if one["better"] is not False else "yellow"),
         )
@@ -188,22 +194,26 @@ def _incidents(report: Data) -> RenderableType:
     found = report["incidents"]["list"]
     if not found:
         return Text("  None that is known of.")
-    table = _table(
-        "began", "environment", "lasted", "failed", "exposed", "ended by", "what", right=("lasted", "failed")
-    )
+    rows: list[RenderableType] = []
     for one in found[:MOST_INCIDENTS]:
-        table.add_row(
-            moment(one["begins"]),
-            f"{one['service']}/{one['environment']}",
-            lasting(one["duration"]),
-            count(one["failed"]),
-            percent(one["share"]),
-            one["how"] + (", in a drill" if one["drill"] else ""),
-            one["what"],
+        rows.append(
+            Text("  ").append(moment(one["begins"]), style="bold").append(f"  {one['service']}/{one['environment']}")
         )
-    if len(found) <= MOST_INCIDENTS:
-        return table
-    return Group(table, Text(f"  and {len(found) - MOST_INCIDENTS} more", style="dim"))
+        # What is said of it is too long for a column.
+        rows += [Padding(Text(said), (0, 0, 0, 4)) for said in (_incident(one), one["what"])]
+    if len(found) > MOST_INCIDENTS:
+        rows.append(Text(f"  and {len(found) - MOST_INCIDENTS} more", style="dim"))
+    return Group(*rows)
+
+
+def _incident(one: Data) -> str:
+    over = one["ends"] is not None
+    said = [f"lasted {lasting(one['duration'])}" if over else f"for {lasting(one['duration'])} so far"]
+    if one["failed"] is not None:
+        said.append(f"{cases(one['failed'], 'requests')} failed")
+    said.append(f"{percent(one['share'])} exposed")
+    said.append(f"ended {ENDED.get(one['how'], one['how'])}" if over else one["how"])
+    return ", ".join([*said, *(["in a drill"] if one["drill"] else [])])
 
 
 COMMANDS = (report, mark)

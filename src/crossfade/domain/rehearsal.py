@@ -90,6 +90,8 @@ def decide(state: Drill, event: Event, now: float) -> tuple[Drill, tuple[Action,
     """The next state, and what is to be carried out, in order. Raises Refused for an abort that makes no sense."""
     if state.phase.ended:
         return state, ()
+    if now < state.entered:  # the clock was set back: what lasts some time begins anew
+        state = replace(state, entered=now)
     match event:
         case Done() | Failed():
             if not state.pending or state.pending[0].id != event.action:

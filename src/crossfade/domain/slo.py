@@ -218,6 +218,10 @@ def budget(objective: Objective, counted: Counted) -> Budget:
     return Budget(allowed, counted.bad, left, counted.bad > allowed and counted.bad >= LEAST_BAD)
 
 
+YOUNG: Final = 1 / 30
+"""The share of a window, a day of 30, from which on a used-up budget is a reason to freeze anything."""
+
+
 class State(enum.StrEnum):
     """How an objective stands: the worst that is true of it."""
 
@@ -241,6 +245,11 @@ class Standing:
     budget: Budget
     covered: float
     burns: tuple[Burn, ...]
+
+    @property
+    def young(self) -> bool:
+        """Whether so little of the window is known that one incident uses up what budget there is: that freezes nothing yet."""
+        return self.covered < YOUNG
 
     @property
     def severity(self) -> Severity | None:

@@ -11,8 +11,8 @@
               └────────────┴─ passed, superseded
 
 Laws (each a property test): it goes back at most once, and kills at most one flag; only within its time, only for a cause
-that began after the promotion, never while a rollout holds the environment, never for a cause that it has gone back for
-before; an event that was seen changes nothing; whatever a person orders or does ends it. What it did, only a person undoes.
+that began after the promotion, never while a rollout holds the environment or a drill is under way, never for a cause that
+it has gone back for before; an event that was seen changes nothing; whatever a person orders or does ends it. What it did, only a person undoes.
 """
 
 from __future__ import annotations
@@ -174,6 +174,7 @@ class Looked:
 
     ``holder``: the rollout that holds the environment. ``moved``: who else has changed what is live, as a sentence.
     ``harmful``: whether the cause goes on since the remedy; None: not known. ``spent``: earlier watches that went back here.
+    ``drill``: the drill that is under way.
     """
 
     at: float
@@ -183,6 +184,7 @@ class Looked:
     harmful: bool | None = None
     returning: Returning | None = None
     spent: tuple[Spent, ...] = ()
+    drill: int | None = None
     kind: Literal["looked"] = "looked"
 
 
@@ -226,6 +228,8 @@ def decide(state: Watch, event: Event, now: float) -> tuple[Watch, tuple[Remedy,
     """The next state, and what is to be carried out. An event that was seen before returns the state as it was."""
     if state.phase.ended:
         return state, ()
+    if now < state.entered and state.phase is Phase.SETTLING:  # the clock was set back: it begins anew
+        state = replace(state, entered=now)
     match event:
         case Done():
             if state.pending and state.pending[0].id == event.action:
@@ -285,6 +289,8 @@ def alert(state: Watch) -> tuple[Severity, str] | None:
 
 
 def _looked(state: Watch, event: Looked, now: float) -> Watch:
+    if event.drill is not None:
+        return _drilled(state, event.drill, now)
     if event.moved:
         return _enter(state, Phase.SUPERSEDED, event.moved, now)
     match state.phase:
@@ -298,6 +304,13 @@ def _looked(state: Watch, event: Looked, now: float) -> Watch:
             return _enter(state, Phase.PASSED, f"its time is over; it was left to people: {state.refused}", now)
         case _:
             return state
+
+
+def _drilled(state: Watch, drill: int, now: float) -> Watch:
+    """A drill moves what is live there and back: until its end nothing is done, and what was decided is decided anew."""
+    if state.phase is Phase.ACTING:
+        state = _enter(replace(state, pending=()), Phase.WATCHING, state.reason, now)
+    return replace(state, waiting=f"drill #{drill} is under way: it waits for its end")
 
 
 def _watched(state: Watch, event: Looked, now: float) -> Watch:
@@ -343,7 +356,7 @@ def _settled(state: Watch, event: Looked, now: float) -> Watch:
         return replace(state, waiting=f"rollout #{back.rollout} goes back to {back.target}")
     if state.switched is None:
         state = replace(state, switched=found.at)
-    since = now - found.at
+    since = now - (found.at if found.at <= now else state.entered)
     if since < SETTLES:
         return state
     if event.harmful is False:

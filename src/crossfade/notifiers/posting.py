@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import hashlib
+import re
 import ssl
 from collections.abc import Mapping
 from typing import Final
@@ -25,6 +26,8 @@ WITHIN: Final = 20.0
 LARGEST_ANSWER: Final = 4096
 """Bytes of an answer that are read. Nothing of it is needed but the beginning of what it says to a refusal."""
 LONGEST_QUOTE: Final = 200
+SHORTEST_SECRET: Final = 6
+"""Letters of a part of a URL that is not quoted: what is shorter is a word, and guards nothing."""
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 WORTH_ANOTHER: Final = frozenset({408, 425, 429})
 """Statuses below 500 that pass by themselves."""
@@ -53,11 +56,11 @@ def post(
     except TimeoutError:
         return Answer(Result.LATER, f"{host(url)} did not answer within {within:g} s", digest=digest)
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-        said = _quote(f"{type(error).__name__}: {error}", (url, *hidden))
+        said = _quote(f"{type(error).__name__}: {error}", (*_secrets_in(url), *hidden))
         return Answer(Result.LATER, f"{host(url)} cannot be reached: {said}", digest=digest)
     finally:
         loop.close()
-    quoted = _quote(said, (url, *hidden))
+    quoted = _quote(said, (*_secrets_in(url), *hidden))
     sentence = f"{host(url)} answered {status}" + (f": {quoted}" if quoted and status >= 300 else "")
     if 200 <= status < 300:
         return Answer(Result.SENT, sentence, digest=digest)
@@ -90,6 +93,15 @@ async def _exchange(url: str, body: bytes, headers: Mapping[str, str], within: f
 def _after(text: str) -> float | None:
     """In seconds; a date in its place is not looked at."""
     return float(text) if text.isascii() and text.isdigit() and len(text) < 7 else None
+
+
+def _secrets_in(url: str) -> tuple[str, ...]:
+    """A URL and what of it may be secret, the longest first: who refuses something likes to say what was asked for."""
+    parts = urlsplit(url)
+    asked = f"{parts.path}?{parts.query}" if parts.query else parts.path
+    pieces = (piece for piece in re.split(r"[/?&=]", asked) if len(piece) >= SHORTEST_SECRET)
+    whole = (one for one in (parts.path, parts.query) if len(one) >= SHORTEST_SECRET)
+    return tuple(sorted({url, *whole, *pieces, *([asked] if len(asked) > 1 else [])}, key=len, reverse=True))
 
 
 def _quote(text: str, hidden: tuple[str, ...]) -> str:

@@ -85,3 +85,8 @@ class Drive:
 def name_of(id: int) -> str:
     """Who begins a drill's rollouts."""
     return f"drill #{id}"
+
+
+def of_drill(name: str) -> bool:
+    """Whether it was a drill that has begun a rollout."""
+    return name.startswith("drill #")

@@ -24,6 +24,7 @@ from crossfade.domain.drill import (
     Aborted,
     Action,
     Done,
+    Drill,
     Event,
     Failed,
     Fault,
@@ -57,6 +58,9 @@ PATIENCE: Final = 30.0
 """Seconds for which an action is tried again while a part does not answer."""
 MARGIN: Final = 60.0
 """Seconds beyond a canary's first step within which the judge must have taken it back."""
+FAILED: Final = "drill:"
+OVERDUE: Final = "drill-overdue:"
+"""How the names of alerts begin, of drills by their names."""
 BY_HAND: Final = "by-hand"
 """What a drill without a name is called."""
 
@@ -81,6 +85,8 @@ class Drills:
         self._parts, self._used, self._audit, self._alerts, self._interval = parts, used, audit, alerts, interval
         self.doing = Doing(parts, used)
         self.told: Callable[[Mapping[str, Any], str], None] = lambda _drill, _what: None
+        self.watched: Callable[[EnvKey], str] = lambda _key: ""
+        """What the watch over a promotion has found and is not done with: a drill waits for that; empty: nothing."""
         self._timetable = Timetable(parts)
         self._stop, self._wake = threading.Event(), threading.Event()
         self._lock = threading.RLock()
@@ -226,6 +232,10 @@ class Drills:
         self._parts.store.refuse_if_held(key)
         if (other := self.under_way(key)) is not None:
             raise Busy(f"{key} has drill #{other} under way.", hint="Wait for its end, or abort it.")
+        if why := self.watched(key):
+            raise Busy(
+                f"{key} is watched: {why}.", hint="A drill may begin when that is over: see `crossfade watches`."
+            )
         live = self._parts.store.release(key.service, environment.live)
         self._used.refuse_frozen(key, live.config)
         paging = [one for one in self._alerts.list(key, open_only=True) if one.severity is Severity.PAGE]
@@ -327,7 +337,7 @@ class Drills:
             key = environment.key
             for slot in self._timetable.of(key):
                 plan, turn = slot.plan, slot.turn
-                alert = f"drill-overdue:{plan.name}"
+                alert = f"{OVERDUE}{plan.name}"
                 if turn.overdue:
                     said = slot.sentence(self._held_up.get((key, plan.name), ""))
                     self._alerts.open(key, alert, Severity.TICKET, said, {"due": turn.due, "drill": plan.name})
@@ -339,6 +349,23 @@ class Drills:
                         self._held_up[key, plan.name] = error.what
                 elif slot.last is not None:
                     self._alerts.resolve(key, alert, f"drill {plan.name} has run")
+
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """What is said of a drill that is planned no more is over; what one has left live pages nobody once it is not."""
+        for alert in self._alerts.list(open_only=True, limit=1000):
+            if not alert.name.startswith((FAILED, OVERDUE)):
+                continue
+            environment = self._parts.store.environment(alert.key)
+            if environment is None or environment.holder is not None or self.under_way(alert.key) is not None:
+                continue
+            if alert.name.startswith(OVERDUE):
+                if alert.facts["drill"] not in {slot.plan.name for slot in self._timetable.of(alert.key)}:
+                    self._alerts.resolve(alert.key, alert.name, "it is planned no more")
+            elif alert.severity is Severity.PAGE and alert.facts["live"] != str(environment.live or ""):
+                said = f"{alert.sentence}; meanwhile {environment.live} is live"
+                self._alerts.open(alert.key, alert.name, Severity.TICKET, said, alert.facts)
 
     def _load(self, record: Record) -> Drive:
         if record.id not in self._drives:
@@ -376,6 +403,8 @@ class Drills:
         if new.phase.ended:
             drive.ended = now
         try:
+            if new.phase.ended:
+                self._alert(new)  # before: of one that has ended, a server that is killed here says nothing more
             self._parts.records.save(new.id, drive.to_data(), now, ended=new.phase.ended, told=not uneventful)
         except CrossfadeError:
             drive.state, drive.journal, drive.ended = before, journal, None
@@ -385,9 +414,14 @@ class Drills:
 
     def _ended(self, drive: Drive) -> None:
         state, plan = drive.state, drive.state.plan
-        name = f"drill:{plan.name or BY_HAND}"
         after = {"drill": state.id, "outcome": state.phase.value, "why": state.failure}
         self._audit.note(CUSTODIAN, "drill.end", str(plan.key), {}, after)
+        self._tell(drive, "ended")
+
+    def _alert(self, state: Drill) -> None:
+        """Open or close the alert of a drill that ends; doing it twice is doing it once."""
+        plan = state.plan
+        name = f"{FAILED}{plan.name or BY_HAND}"
         if state.phase is Phase.FAILED:
             # One that is home again has shown what is to be mended; one that is not has left an older release live.
             severity = Severity.TICKET if state.landed == plan.home else Severity.PAGE
@@ -395,7 +429,6 @@ class Drills:
             self._alerts.open(plan.key, name, severity, f"drill #{state.id} has failed: {state.failure}", facts)
         elif state.phase is Phase.PASSED:
             self._alerts.resolve(plan.key, name, f"drill #{state.id} has passed")
-        self._tell(drive, "ended")
 
     def _tell(self, drive: Drive, what: str) -> None:
         try:
@@ -418,9 +451,10 @@ class Drills:
         faults: tuple[str, ...] = ()
         harm = ""
         if state.phase in (Phase.HOLDING, Phase.CHECKING):
-            if now - drive.asked < CHECK_EVERY and state.phase is Phase.CHECKING:
+            lately = 0 <= now - drive.asked < CHECK_EVERY
+            if lately and state.phase is Phase.CHECKING:
                 return None
-            if now - drive.asked >= CHECK_EVERY:
+            if not lately:
                 drive.faults, drive.asked = looking.faults(parts, environment), now
                 faults = drive.faults
         if state.phase is Phase.HOLDING:
@@ -428,7 +462,8 @@ class Drills:
         if state.phase is Phase.EXPOSED:
             self._renew(drive)
         notice, whole = self._of_fault(drive, environment)
-        return Observed(parts.now(), environment.live, rollout, faults, harm, other, notice, whole)
+        at = max(parts.now(), state.observed + 0.001)  # a clock that was set back must not make it blind
+        return Observed(at, environment.live, rollout, faults, harm, other, notice, whole)
 
     def _harm(self, drive: Drive, environment: Environment) -> str:
         """What the judge holds against the older release; empty when nothing, or when nothing can be read."""
@@ -437,8 +472,8 @@ class Drills:
             reading = self._parts.signals.read(state.plan.key)
         except CrossfadeError:
             return ""
-        if began is None or began.segment != reading.segment:
-            drive.readings["back"], drive.holding = reading, None  # the counts began anew
+        if began is None or began.segment != reading.segment or reading.at < began.at:
+            drive.readings["back"], drive.holding = reading, None  # the counts began anew, or the clock was set back
             return ""
         if drive.holding is None and environment.live is not None and environment.slot is not None:
             release = self._parts.store.release(state.plan.key.service, environment.live)
@@ -464,7 +499,7 @@ class Drills:
 
     def _renew(self, drive: Drive) -> None:
         """Prolong what the edge does, so that it ends by itself when nobody does so."""
-        if self._parts.now() - drive.leased < LEASE / 3 or drive.state.noticed is not None:
+        if 0 <= self._parts.now() - drive.leased < LEASE / 3 or drive.state.noticed is not None:
             return
         try:
             self.doing.at_edge(drive, drive.state.plan.fault)
@@ -480,7 +515,7 @@ class Drills:
             done = self.doing.carry_out(drive, action)
         except Unavailable as error:
             drive.failing = drive.failing if drive.failing is not None else now
-            if now - drive.failing < PATIENCE and not isinstance(action, Mark | Lift):
+            if 0 <= now - drive.failing < PATIENCE and not isinstance(action, Mark | Lift):
                 return None
             drive.failing = None
             return Failed(action.id, error.what)

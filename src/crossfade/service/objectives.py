@@ -85,7 +85,7 @@ class _Meter:
     long: dict[tuple[str, float], tuple[float, Counted]] = field(default_factory=dict)
     open: dict[str, Alert] | None = None
     fired: dict[str, float] = field(default_factory=dict)
-    trouble: str = ""
+    trouble: dict[str, str] = field(default_factory=dict)
 
 
 class Objectives:
@@ -150,14 +150,17 @@ class Objectives:
         ]
 
     def exhausted(self, key: EnvKey) -> Exhaustion | None:
-        """The used-up budget because of which nothing is deployed to an environment; None while there is none."""
+        """The used-up budget because of which nothing is deployed to an environment; None while there is none.
+
+        One of which hardly a day is known freezes nothing: a first bad release would keep its own successor out.
+        """
         config = self._config(key)
         if config is None or config.slo.exhausted is not Exhausted.FREEZE:
             return None
         now = self._parts.now()
         for objective in config.slo.objectives:
             standing = self._standing(key, objective, now)
-            if standing.budget.exhausted:
+            if standing.budget.exhausted and not standing.young:
                 return Exhaustion(objective.name, standing.sentence, self._lifts(key, objective, now))
         return None
 
@@ -270,7 +273,7 @@ class Objectives:
                     log.warning("the edge cannot be read: %s", error)
                 self._trouble = error.what
         for meter in meters:
-            self._trying(meter, lambda meter=meter: self._read(meter, readings.get(meter.key), jumped))  # type: ignore[misc]  # bound now
+            self._trying(meter, "read", lambda meter=meter: self._read(meter, readings.get(meter.key), jumped))  # type: ignore[misc]  # bound now
         # Those that something bad has happened to come first, and the rest of the time is for who has waited longest.
         due = sorted(
             (meter for meter in meters if self._due(meter, now, jumped)), key=lambda m: (not m.bad, m.assessed)
@@ -278,18 +281,18 @@ class Objectives:
         for meter in due:
             if self._stop.is_set() or (meter is not due[0] and self.monotonic() - passed > self._interval * BUSY):
                 return
-            self._trying(meter, lambda meter=meter: self._judge(meter))  # type: ignore[misc]  # bound now
+            self._trying(meter, "judge", lambda meter=meter: self._judge(meter))  # type: ignore[misc]  # bound now
 
     @staticmethod
-    def _trying(meter: _Meter, do: Callable[[], None]) -> None:
+    def _trying(meter: _Meter, what: str, do: Callable[[], None]) -> None:
         """What goes wrong with one environment is said once, and is nothing to the others."""
         try:
             do()
-            meter.trouble = ""
+            meter.trouble.pop(what, None)
         except CrossfadeError as error:
-            if meter.trouble != error.what:  # not each second
+            if meter.trouble.get(what) != error.what:  # not each second
                 log.warning("%s: %s", meter.key, error)
-            meter.trouble = error.what
+            meter.trouble[what] = error.what
         except Exception:
             log.exception("%s", meter.key)
 
@@ -433,6 +436,8 @@ class Objectives:
         if standing.budget.exhausted and name not in meter.open:
             freezes = meter.config.slo.exhausted is Exhausted.FREEZE
             then = "nothing but rollbacks and fixes is deployed" if freezes else "nothing is frozen: it is a warning"
+            if freezes and standing.young:
+                then = "nothing is frozen yet, since so little of the window is known"
             used, allowed = standing.budget.used, standing.budget.allowed
             sentence = f"the error budget of {objective.name} is used up: {used:.0f} bad, {allowed:.0f} allowed; {then}"
             facts = {"objective": objective.name, "used": used, "allowed": allowed}

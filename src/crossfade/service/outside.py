@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from crossfade.domain.alert import Severity
+from crossfade.domain.errors import CrossfadeError
 from crossfade.domain.health import Check
 from crossfade.domain.release import ReleaseConfig
 from crossfade.domain.slo import DAY, PROBE, Counted, Series
@@ -117,6 +118,7 @@ class _Probed:
     """Bad answers without a good one, or, below 0, good ones without a bad one."""
     told: bool | None = None
     """Whether an alert is open; None: not known yet."""
+    trouble: str = ""
 
 
 class Outside:
@@ -178,7 +180,7 @@ class Outside:
     def asked(self, probed: _Probed, answered: Answered) -> None:
         """Count what came of a question: it stands for the time since the last one."""
         key, every = probed.key, probed.config.slo.probe.every
-        if answered.unreached and self._served(key, answered.at - every) > 0:
+        if answered.unreached and self._serves(key, answered.at - every):
             # The edge serves others in the same moments: what is broken is the way there from here.
             answered = replace(answered, own=True)
         before, probed.last = probed.last, answered
@@ -187,12 +189,24 @@ class Outside:
             if before is not None and begins < before.at < answered.at:
                 begins = before.at
             counted = Counted(1.0, 1.0 if answered.fault else 0.0, answered.at - begins)
-            self._parts.histories.add(Series(key, PROBE), begins, answered.at, counted)
+            try:
+                self._parts.histories.add(Series(key, PROBE), begins, answered.at, counted)
+                probed.trouble = ""
+            except CrossfadeError as error:  # what was answered is told all the same
+                if probed.trouble != error.what:
+                    log.warning("prober %s: %s", key, error)
+                probed.trouble = error.what
         if answered.fault:
             probed.in_a_row = max(0, probed.in_a_row) + 1
         else:
             probed.in_a_row, probed.good = min(0, probed.in_a_row) - 1, answered
         self._tell(probed, answered)
+
+    def _serves(self, key: EnvKey, since: float) -> bool:
+        try:
+            return self._served(key, since) > 0
+        except CrossfadeError:
+            return False
 
     def _tell(self, probed: _Probed, answered: Answered) -> None:
         if probed.in_a_row >= IN_A_ROW:

@@ -28,6 +28,8 @@ from crossfade.service.alerts import Alerts
 from crossfade.service.audit import Audit
 
 KIND: Final = "proof"
+ALERT: Final = "proof:"
+"""How the names of alerts begin, of releases by their numbers."""
 INTERVAL: Final = 5.0
 """Seconds between two looks at what is due."""
 SLOT: Final = "proof"
@@ -185,6 +187,7 @@ class Proofs:
 
     def look(self) -> bool:
         """Prove the release that is asked for, or most overdue; False when none could be."""
+        self._tidy()
         for key, number, by in self._wanted():
             if self._free(key) and self._free(self._where(key)):
                 asked = [one for one in list(self._asked) if one[:2] == (key, number)]
@@ -195,6 +198,15 @@ class Proofs:
                     self._asked.extend(asked)  # whoever asked waits for an answer
                 return done
         return False
+
+    def _tidy(self) -> None:
+        """What is said of a release is over once nobody would go back to it any more."""
+        for alert in self._alerts.list(open_only=True, limit=1000):
+            if not alert.name.startswith(ALERT):
+                continue
+            key, release = alert.key, alert.facts["release"]
+            if release not in map(str, (self._seen.environment(key).live, *self._window(key))):
+                self._alerts.resolve(key, alert.name, f"{release} is not gone back to any more")
 
     def _wanted(self) -> Iterable[tuple[EnvKey, ReleaseNumber, str]]:
         """Those that somebody asked for, then those whose time has come, the longest waiting first."""
@@ -262,10 +274,10 @@ class Proofs:
         data |= {"ok": ok, "took": round(took, 3), "checks": [asdict(one) for one in checks], "sentence": said}
         self._parts.records.save(record.id, data, self._parts.now(), ended=True)
         if ok:
-            self._alerts.resolve(key, f"proof:{number}", said)
+            self._alerts.resolve(key, f"{ALERT}{number}", said)
         else:
             facts = {"proof": record.id, "release": str(number), "checks": data["checks"]}
-            self._alerts.open(key, f"proof:{number}", Severity.TICKET, said, facts)
+            self._alerts.open(key, f"{ALERT}{number}", Severity.TICKET, said, facts)
 
     # --- what is looked at
 

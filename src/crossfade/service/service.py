@@ -43,7 +43,7 @@ from crossfade.service.ramps import Ramps
 from crossfade.service.reports import Reports
 from crossfade.service.runs import Runs
 from crossfade.service.views import Views
-from crossfade.service.watches import Watches
+from crossfade.service.watches import CUSTODIAN, Watches
 
 GAME_DAY: Final = (Step(Weight(1000), 60.0),)
 """The canary of a game day, for a release that has no steps of its own: 10 % for a minute."""
@@ -100,7 +100,7 @@ class Service(Views):
         self.reports.overdue = lambda key: [one["sentence"] for one in self.drills.schedule(key) if one["overdue"]]
         self.proofs = Proofs(parts, self, self.audit, self.alerts)
         self.proofs.drilled = lambda key: self.drills.under_way(key) is not None
-        self.watches.drilled = self.proofs.drilled
+        self.watches.drilled, self.drills.watched = self.drills.under_way, self.watches.at_work
         self.notices.views = {"drill": self.drills.view, "watch": self.watches.view}
         self.attested: Callable[[Digest, str], Sequence[str]] = _nobody
         """Why an artifact is not one that a pipeline has built for a service; nothing when it is."""
@@ -269,13 +269,15 @@ class Service(Views):
         """Return to a release of the window; without ``to``, to the one before.
 
         While a rollout is under way and no release is named, that rollout is aborted: its baseline is where one
-        wants to be. No approval is asked for. With ``expects``, only while the environment's fence is still that one.
+        wants to be; unless it is the one by which a watch goes back already: then it is that one. No approval is asked for. With ``expects``, only while the environment's fence is still that one.
         Raises Forbidden, NotFound, Refused, NotRestorable, Busy, Moved.
         """
         by.require(Role.OPERATOR, key)
         environment = self.environment(key)
         if environment.holder is not None and to is None:
-            return self.order(environment.holder, Command.ABORT, by)
+            holder = self._parts.store.rollout(environment.holder)
+            by_itself = self._parts.store.begun_by([holder.id]).get(holder.id) == CUSTODIAN.name
+            return holder if by_itself and holder.plan.kind is Kind.ROLLBACK else self.order(holder.id, Command.ABORT, by)
         if environment.live is None:
             raise Refused(f"{key} has no live release to go back from.", hint="`crossfade deploy` makes the first one.")
         if to == environment.live:

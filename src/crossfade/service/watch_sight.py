@@ -40,6 +40,7 @@ class Sight:
 
     ``restarts`` are those of the replicas when the watch began, ``verdict`` the last sentence about the profile.
     ``alone_since``: since when no other release has served beside it; what an objective counted before is not its own.
+    ``drilled``: a drill was under way at the last look.
     """
 
     profile: against.Profile
@@ -50,6 +51,7 @@ class Sight:
     evidence: against.Evidence = field(default_factory=against.Evidence)
     verdict: str = ""
     alone_since: float = 0.0
+    drilled: bool = False
     dead_since: float | None = None
     dead: bool | None = None
     last: Reading | None = None
@@ -68,6 +70,7 @@ class Sight:
             "evidence": self.evidence.to_data(),
             "verdict": self.verdict,
             "alone_since": self.alone_since,
+            "drilled": self.drilled,
         }
 
     @classmethod
@@ -87,12 +90,21 @@ class Sight:
             evidence,
             str(data["verdict"]),
             float(data["alone_since"]),
+            bool(data.get("drilled")),
         )
 
     def anew(self) -> None:
         """What was seen before a remedy says nothing about what comes after it."""
         self.evidence, self.since = against.begin(self.profile), None
         self.dead_since, self.dead = None, None
+
+    def drill(self, under_way: bool, now: float) -> None:
+        """What clients and replicas go through in a drill is nothing that the release did; what was seen before it counts."""
+        if under_way or self.drilled:
+            self.alone_since, self.last, self.trail, self.since = now, None, None, None
+            self.dead_since, self.dead = None, None
+            self.restarts.clear()
+        self.drilled = under_way
 
     # --- to look
 
@@ -165,7 +177,9 @@ class Sight:
         for objective in objectives:
             if objective.name in self.burning:
                 continue
-            sentence = burns_since(parts, key, objective, since, now)
+            sentence = ""
+            with contextlib.suppress(CrossfadeError):  # a history that cannot be read hides nothing of the rest
+                sentence = burns_since(parts, key, objective, since, now)
             if sentence:
                 began = began_at(parts, Series(key, objective.name), since, now)
                 found.append(Cause(Means.BURN, objective.name, sentence, began or since))
@@ -187,7 +201,10 @@ class Sight:
                 objective = next((one for one in objectives if one.name == cause.name), None)
                 if objective is None:
                     return None
-                counted = parts.histories.count(Series(state.plan.key, cause.name), since, now)
+                try:
+                    counted = parts.histories.count(Series(state.plan.key, cause.name), since, now)
+                except CrossfadeError:
+                    return None
                 if counted.share is None or counted.total < against.ENOUGH:
                     return None
                 return counted.share >= least_page(objective) * (1 - objective.target)
@@ -219,7 +236,8 @@ def burns_since(parts: Parts, key: EnvKey, objective: Objective, since: float, n
         if (before.share or 0.0) * 2 > (mine.share or 0.0):
             continue  # it was hardly better before
         burn, short = mine.bad / whole.total / budget, lately.share / budget
-        if burn >= rule.threshold and short >= rule.threshold:
+        limit = rule.threshold * budget
+        if burn >= rule.threshold and short >= rule.threshold and goes_on(parts, series, now - rule.short, now, limit):
             share = percent(mine.share or 0.0)
             return (
                 f"{objective.name} burns its budget {burn:.3g} times as fast as it may, {short:.3g} times lately "
@@ -228,13 +246,23 @@ def burns_since(parts: Parts, key: EnvKey, objective: Objective, since: float, n
     return ""
 
 
+def goes_on(parts: Parts, series: Series, begins: float, ends: float, limit: float) -> bool:
+    """Whether a burn is there now: a history that is young makes a page of one bad second, which may be over."""
+    asked = [one.counted for one in parts.histories.bins(series, begins, ends, 1.0) if one.counted.total > 0]
+    lately = asked[-against.LATELY :]
+    return sum((one.share or 0.0) >= limit for one in lately) >= against.LATELY - against.WORST
+
+
 def burned(parts: Parts, key: EnvKey, objectives: tuple[Objective, ...], at: float) -> tuple[str, ...]:
-    """The objectives that had a page-level burn at a moment."""
+    """The objectives that had a page-level burn at a moment; all where that cannot be read: nobody is blamed for those."""
 
     def count(name: str) -> Callable[[float, float], Counted]:
         return lambda begins, ends: parts.histories.count(Series(key, name), begins, ends)
 
-    return tuple(one.name for one in objectives if assess(one, count(one.name), at).severity is Severity.PAGE)
+    try:
+        return tuple(one.name for one in objectives if assess(one, count(one.name), at).severity is Severity.PAGE)
+    except CrossfadeError:
+        return tuple(one.name for one in objectives)
 
 
 def began_at(parts: Parts, series: Series, promoted: float, now: float) -> float | None:

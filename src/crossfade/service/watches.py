@@ -6,13 +6,12 @@ it down before: a server that is killed at any moment goes on where it was, and 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
-
-from pydantic import TypeAdapter
 
 from crossfade.domain import watch as machine
 from crossfade.domain.access import Actor, Grant, Role
@@ -25,7 +24,7 @@ from crossfade.domain.rollback import RollbackPlan, What
 from crossfade.domain.rollout import Kind, Rollout
 from crossfade.domain.rollout import Phase as RolloutPhase
 from crossfade.domain.signal import Reading
-from crossfade.domain.slo import EDGE, OnBurn, Series, SloPolicy
+from crossfade.domain.slo import EDGE, LEAST_BAD, OnBurn, Series, SloPolicy
 from crossfade.domain.traffic import Slot
 from crossfade.domain.values import EnvKey
 from crossfade.domain.watch import (
@@ -48,7 +47,9 @@ from crossfade.domain.watch import (
 from crossfade.ports import Parts, Record
 from crossfade.service.alerts import Alerts
 from crossfade.service.audit import Audit
+from crossfade.service.drill_drive import of_drill
 from crossfade.service.watch_sight import Sight, burned
+from crossfade.service.watch_views import detail, sentence_of, state_data, state_of, view
 
 log = logging.getLogger("crossfade.watches")
 
@@ -61,6 +62,8 @@ ALL_EVERY: Final = 30.0
 """Seconds between two looks at all environments; else at those that the feed tells of."""
 SAVED_EVERY: Final = 10.0
 """Seconds between two times at which the evidence is written down while nothing happens."""
+FADES: Final = 600.0
+"""Seconds in which what an objective's page-level windows know of a harm that is over fades."""
 LATEST: Final = 20
 """Rollouts among which a promotion is looked for."""
 LONGEST_JOURNAL: Final = 200
@@ -69,7 +72,6 @@ KEPT: Final = 1000
 """Watches that are kept, whatever their age."""
 CUSTODIAN: Final = Actor("crossfade", (Grant(Role.ADMIN),), "engine")
 """Who takes a release back by itself."""
-_STATE = TypeAdapter(Watch)
 
 
 class Doer(Protocol):
@@ -106,7 +108,7 @@ class _Drive:
     def to_data(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "watch": _STATE.dump_python(self.state, mode="json"),
+            "watch": state_data(self.state),
             "sight": self.sight.to_data(),
             "plans": self.plans,
             "journal": self.journal,
@@ -122,8 +124,8 @@ class Watches:
     ) -> None:
         self._parts, self._doer, self._read, self._alerts, self._audit = parts, doer, read, alerts, audit
         self._interval = interval
-        self.drilled: Callable[[EnvKey], bool] = lambda _key: False
-        """Whether a drill is under way in an environment: it goes back and forth, and a watch waits for its end."""
+        self.drilled: Callable[[EnvKey], int | None] = lambda _key: None
+        """The drill that is under way in an environment: it goes back and forth, and a watch waits for its end."""
         self._lock = threading.RLock()
         self._drives: dict[int, _Drive] = {}
         self._heard = -1
@@ -135,26 +137,11 @@ class Watches:
 
     def list(self, key: EnvKey | None = None, limit: int = 50, before: int | None = None) -> list[dict[str, Any]]:
         """Newest first, without their journals."""
-        return [self._view(record) for record in self._parts.records.list(KIND, key, limit=limit, before=before)]
+        return [view(one, self._parts.now()) for one in self._parts.records.list(KIND, key, limit=limit, before=before)]
 
     def view(self, id: int) -> dict[str, Any]:
         """One watch with its journal, the profile it holds the release to, and the plans that were made. Raises NotFound."""
-        record = self._record(id)
-        data = record.data
-        history = TypeAdapter(History).validate_python(data["sight"]["history"])
-        profile = against.profile_of(history)
-        return {
-            **self._view(record),
-            "journal": data["journal"],
-            "plans": data["plans"],
-            "profile": {
-                "requests": profile.requests,
-                "seconds": profile.seconds,
-                "rate": profile.rate,
-                "why_not": profile.why_not,
-                "tests": [{"name": t.name, "before": t.profile, "limit": t.limit} for t in profile.tests],
-            },
-        }
+        return detail(self._record(id), self._parts.now())
 
     def environment_of(self, id: int) -> EnvKey:
         """Which environment a watch is in. Raises NotFound."""
@@ -163,16 +150,32 @@ class Watches:
     def current(self, key: EnvKey) -> dict[str, Any] | None:
         """The newest of an environment, whether it has ended or not; None: there was none."""
         records = self._parts.records.list(KIND, key, limit=1)
-        return self._view(records[0]) if records else None
+        return view(records[0], self._parts.now()) if records else None
 
     def proposal(self, key: EnvKey, calls: str) -> dict[str, Any]:
         """What a person can do about a burn, as facts of its alert; nothing while a watch does it."""
-        records = self._parts.records.list(KIND, key, open_only=True, limit=1)
-        if records:
-            state = _state(records[0])
-            if state.plan.on_burn is OnBurn.ROLLBACK and state.phase is not Phase.PROPOSED:
-                return {"watch": records[0].id}
+        for state in map(state_of, self._parts.records.list(KIND, key, limit=1)):
+            does = not state.phase.ended and state.phase is not Phase.PROPOSED
+            if (does and state.plan.on_burn is OnBurn.ROLLBACK) or self._ended_it(state):
+                return {"watch": state.id}
         return self._proposed(key, calls)
+
+    def _ended_it(self, state: Watch) -> bool:
+        """Whether a burn that lasts is what a watch has taken back just now: its windows are longer than the harm was."""
+        now, since = self._parts.now(), state.recovered
+        if state.phase is not Phase.HELPED or since is None or not 0 <= now - since < FADES:
+            return False
+        with contextlib.suppress(CrossfadeError):
+            return self._parts.histories.count(Series(state.plan.key, EDGE), since, now).bad < LEAST_BAD
+        return False
+
+    def at_work(self, key: EnvKey) -> str:
+        """What a watch has found and is not done with, as a sentence; empty while it only watches, or there is none."""
+        for state in map(state_of, self._parts.records.list(KIND, key, open_only=True, limit=1)):
+            found = state.phase is Phase.WATCHING and state.detected is not None
+            if found or state.phase in (Phase.ACTING, Phase.SETTLING):
+                return f"watch #{state.id} is not done with what it has found: {sentence_of(state)}"
+        return ""
 
     def _proposed(self, key: EnvKey, calls: str) -> dict[str, Any]:
         try:
@@ -188,35 +191,6 @@ class Watches:
         if record.kind != KIND:
             raise NotFound(f"There is no watch #{id}.")
         return record
-
-    def _view(self, record: Record) -> dict[str, Any]:
-        state = _state(record)
-        plan, cause = state.plan, state.cause
-        return {
-            "id": record.id,
-            "service": plan.key.service,
-            "environment": plan.key.environment,
-            "rollout": plan.rollout,
-            "release": str(plan.release),
-            "previous": str(plan.previous) if plan.previous else None,
-            "on_burn": plan.on_burn.value,
-            "phase": state.phase.value,
-            "ended": state.phase.ended,
-            "began": plan.began,
-            "until": plan.until,
-            "entered": state.entered,
-            "ended_at": record.ended,
-            "cause": {"means": cause.means.value, "name": cause.name, "sentence": cause.sentence, "began": cause.began}
-            if cause is not None
-            else None,
-            "sentence": _sentence(state),
-            "refused": state.refused,
-            "waiting": state.waiting,
-            "done": [{"text": d.text, "target": d.target, "at": d.at, "rollout": d.rollout} for d in state.done],
-            "verdict": record.data["sight"]["verdict"],
-            "receipt": record.data["receipt"],
-            "now": self._parts.now(),
-        }
 
     # --- to change
 
@@ -272,7 +246,7 @@ class Watches:
 
     def _load(self, record: Record) -> _Drive | None:
         if record.id not in self._drives:
-            state, data = _state(record), record.data
+            state, data = state_of(record), record.data
             config = self._parts.store.release(record.key.service, state.plan.release).config
             sight = Sight.from_data(data["sight"])
             drive = _Drive(state, sight, config.slo, list(data["plans"]), list(data["journal"]), data["receipt"])
@@ -307,8 +281,10 @@ class Watches:
         environment = store.environment(key)
         if environment is None or environment.live is None or environment.slot is None:
             return
-        promoted = (r for r in store.rollouts(key, limit=LATEST) if r.phase is RolloutPhase.PROMOTED)
-        last = next(promoted, None)
+        promoted = [r for r in store.rollouts(key, limit=LATEST) if r.phase is RolloutPhase.PROMOTED]
+        by = store.begun_by([r.id for r in promoted])
+        # Those of drills bring nothing new: it is home again, or somebody else's turn.
+        last = next((r for r in promoted if not of_drill(by.get(r.id, ""))), None)
         if last is None or last.plan.candidate != environment.live:
             return
         self._move_on(key, last)
@@ -319,20 +295,14 @@ class Watches:
             return
         if self._parts.records.list(KIND, key, subject=str(last.id), limit=1):
             return
-        plan = Plan(
-            key,
-            last.id,
-            release.number,
-            release.digest,
-            last.plan.baseline,
-            began,
-            began + policy.watch,
-            policy.on_burn,
-        )
+        until = began + policy.watch
+        plan = Plan(key, last.id, release.number, release.digest, last.plan.baseline, began, until, policy.on_burn)
         history = self._history(key, last.plan.slot.other) if last.plan.baseline is not None else History()
         profile = against.profile_of(history)
         burning = burned(self._parts, key, policy.objectives, began)
-        sight = Sight(profile, history, policy.watch, burning, evidence=against.begin(profile))
+        alone_since = now if last is not promoted[0] else 0.0  # what a drill has done since is not the release's doing
+        evidence = against.begin(profile)
+        sight = Sight(profile, history, policy.watch, burning, evidence=evidence, alone_since=alone_since)
         drive = _Drive(machine.begin(0, plan), sight, policy)
         what = f"watches {release.number} for {policy.watch:g} s"
         _say(drive, now, f"{what}: {profile.why_not}" if profile.why_not else what)
@@ -365,9 +335,6 @@ class Watches:
         environment = self._parts.store.environment(state.plan.key)
         if environment is None:
             return
-        if self.drilled(state.plan.key):
-            drive.sight.alone_since = self._parts.now()
-            return
         begun = self._begun(drive, environment) if state.phase is Phase.ACTING else None
         if begun is not None:
             self._decide(drive, begun)
@@ -381,6 +348,11 @@ class Watches:
         key, objectives = state.plan.key, drive.policy.objectives
         reading = self._read.reading(key)
         watching = state.phase is Phase.WATCHING
+        at = max(now, state.observed + 0.001)  # a clock that was set back must not make it blind
+        drill = self.drilled(key)
+        sight.drill(drill is not None, now)
+        if drill is not None:
+            return Looked(at, drill=drill)
         if reading is not None:
             sight.take(reading, environment, judged=watching)
         if environment.holder is not None and watching:
@@ -394,7 +366,6 @@ class Watches:
         spent = self._spent(key, state.id) if causes else ()
         own = state.returned.rollout if state.returned is not None else None
         holder = environment.holder if environment.holder != own else None
-        at = max(now, state.observed + 0.001)  # a clock that was set back must not make it blind
         return Looked(at, causes, holder, self._moved(state, environment), harmful, returning, spent)
 
     def _harmful(self, drive: _Drive, environment: Environment, returning: Returning | None, now: float) -> bool | None:
@@ -433,7 +404,7 @@ class Watches:
         """Where earlier watches of an environment went back, within a day."""
         found = []
         for record in self._parts.records.list(KIND, key, since=self._parts.now() - machine.DAY, limit=200):
-            state = _state(record)
+            state = state_of(record)
             if record.id == id or state.returned is None:
                 continue
             helped = {Phase.HELPED: True, Phase.NOT_HELPED: False}.get(state.phase)
@@ -506,6 +477,8 @@ class Watches:
         if new.phase.ended and drive.receipt is None:
             drive.receipt = self._receipt(new)
         try:
+            if new.phase.ended:
+                self._tell(drive)  # before: of one that has ended, a server that is killed here says nothing more
             self._parts.records.save(new.id, drive.to_data(), now, ended=new.phase.ended, told=not uneventful)
         except CrossfadeError:
             drive.state, drive.journal = before, journal
@@ -521,19 +494,19 @@ class Watches:
         said = machine.alert(state)
         if said is None:
             if drive.told or state.done or state.refused:
-                self._alerts.resolve(state.plan.key, ALERT, _sentence(state))
+                self._alerts.resolve(state.plan.key, ALERT, sentence_of(state))
             drive.told = ""
             return
         severity, sentence = said
         if sentence == drive.told:
             return
-        drive.told = sentence
         facts: dict[str, Any] = {"watch": state.id, "rollout": state.plan.rollout, "release": str(state.plan.release)}
         if state.returned is not None:
             facts["returned"] = state.returned.rollout
         if state.phase in (Phase.PROPOSED, Phase.NOT_HELPED):
             facts |= self._proposed(state.plan.key, state.cause.sentence if state.cause is not None else "")
         self._alerts.open(state.plan.key, ALERT, severity, sentence, facts)
+        drive.told = sentence
 
     def _receipt(self, state: Watch) -> dict[str, Any] | None:
         """How long each step took (s), and how many requests were harmed; None when there was no harm."""
@@ -543,7 +516,10 @@ class Watches:
         ends = (state.switched or state.entered) + SETTLES
         series = cause.name if cause.means is Means.BURN else EDGE
         known = cause.means is not Means.PROFILE or cause.name == ERRORS
-        harmed = self._parts.histories.count(Series(state.plan.key, series), cause.began, ends).bad if known else None
+        harmed = None
+        with contextlib.suppress(CrossfadeError):
+            found = self._parts.histories.count(Series(state.plan.key, series), cause.began, ends)
+            harmed = found.bad if known else None
         return {
             "harm": cause.began,
             "detection": _between(cause.began, state.detected),
@@ -562,23 +538,6 @@ def _between(earlier: float | None, later: float | None) -> float | None:
 def _went_back(rollout: Rollout) -> Remedied:
     target = str(rollout.plan.candidate)
     return Remedied(f"rollout #{rollout.id} goes back to {target}", target, rollout.began, rollout.id)
-
-
-def _state(record: Record) -> Watch:
-    return replace(_STATE.validate_python(record.data["watch"]), id=record.id)
-
-
-def _sentence(state: Watch) -> str:
-    """What a watch has come to, for people."""
-    release = state.plan.release
-    match state.phase:
-        case Phase.WATCHING:
-            return f"{release} is watched" + (f"; {state.waiting}" if state.waiting else "")
-        case Phase.PASSED if state.cause is None:
-            return f"{release} was watched, and nothing was found"
-        case _:
-            cause = f"{state.cause.sentence}; " if state.cause is not None else ""
-            return f"{release}: {cause}{state.reason}"
 
 
 def _say(drive: _Drive, at: float, text: str) -> None:

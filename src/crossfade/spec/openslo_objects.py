@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any, Final
 
 from crossfade.domain.errors import Problem
@@ -47,14 +48,16 @@ class Wrong(Exception):
 
 def objects(file: str, text: str, problems: list[Problem]) -> Iterator[Object]:
     """Those of one file; what is wrong with others is added to ``problems``."""
-    documents = list(_documents(text))
+    documents = list(islice(_documents(text), MOST_DOCUMENTS + 1))
     if len(documents) > MOST_DOCUMENTS:
-        found = f"{len(documents)} documents"
+        found = f"more than {MOST_DOCUMENTS} documents"
         problems.append(Problem(file, 0, "the file", found, f"at most {MOST_DOCUMENTS} in a file"))
         return
     count = 0
-    for document in documents:
+    for before, document in documents:
         given = tree.read(document)
+        given.lines = {path: line + before for path, line in given.lines.items()}
+        given.faults = [replace(fault, line=fault.line + before if fault.line else 0) for fault in given.faults]
         place = Place(file, given.lines)
         if given.broken and all(fault.found == tree.EMPTY for fault in given.faults):
             continue
@@ -74,17 +77,19 @@ def objects(file: str, text: str, problems: list[Problem]) -> Iterator[Object]:
         problems.append(Problem(file, 0, "the file", "an empty file", "objects of OpenSLO, at least one SLO"))
 
 
-def _documents(text: str) -> Iterator[str]:
-    """The documents of a file, each with as many empty lines before it as it takes for its lines to count right."""
+def _documents(text: str) -> Iterator[tuple[int, str]]:
+    """The documents of a file, each with the number of lines before it."""
     if len(text) > tree.LARGEST:
-        yield text  # too large is told as of any file
+        yield 0, text  # too large is told as of any file
         return
-    begins = 0
+    begins = before = 0
     for marker in (*_MARKER.finditer(text), None):
         ends = marker.start() if marker is not None else len(text)
         part = text[begins:ends]
         if any(line.strip() and not line.lstrip().startswith(("#", "%")) for line in part.split("\n")):
-            yield "\n" * text.count("\n", 0, begins) + part
+            yield before, part
+        # A marker has no line break in it.
+        before += part.count("\n")
         begins = marker.end() if marker is not None else ends
 
 

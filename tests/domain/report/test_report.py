@@ -10,7 +10,7 @@ import pytest
 
 from crossfade.domain.errors import Invalid
 from crossfade.domain.release import BlueGreen
-from crossfade.domain.report.availability import stretches
+from crossfade.domain.report.availability import Day, stretches
 from crossfade.domain.report.deployments import Deployment, failures, read
 from crossfade.domain.report.dora import measure
 from crossfade.domain.report.incidents import How, Piece, Source, concluded, merge
@@ -18,8 +18,8 @@ from crossfade.domain.report.markdown import markdown, plain
 from crossfade.domain.report.plots import nines
 from crossfade.domain.report.report import Facts, build
 from crossfade.domain.report.sheet import cell
-from crossfade.domain.report.span import DAY, Span
-from crossfade.domain.report.words import UNKNOWN, change, lasting, percent
+from crossfade.domain.report.span import DAY, Span, day_of
+from crossfade.domain.report.words import UNKNOWN, cases, change, lasting, percent
 from crossfade.domain.rollout import Kind, Phase, Plan, Rollout
 from crossfade.domain.slo import Bin, Counted
 from crossfade.domain.traffic import Slot
@@ -135,8 +135,9 @@ def test_an_incident_is_told_by_who_knows_it_best() -> None:
     told = one.to_data(1000.0)
     assert (told["what"], told["release"], told["share"], told["how"]) == (back.what, "r2", 0.05, "automatic rollback")
     # Harm ends before the page does, whose windows have to forget it first.
-    assert (told["begins"], told["ends"], told["duration"]) == (60.0, 180.0, 120.0)
-    assert (told["detection"], told["repair"], told["failed"], told["rollouts"]) == (70.0, 50.0, 27.0, [7])
+    # The edge knows the minutes of it, the rollout the moments.
+    assert (told["begins"], told["ends"], told["duration"]) == (70.0, 170.0, 100.0)
+    assert (told["detection"], told["repair"], told["failed"], told["rollouts"]) == (60.0, 40.0, 27.0, [7])
     assert (other.how, other.to_data(9000.0)["detection"]) == (How.ITSELF, None)
     open_one = merge([replace(edge, ends=None)])[0].to_data(100.0)
     assert (open_one["ends"], open_one["how"], open_one["duration"]) == (None, "not over", 40.0)
@@ -151,6 +152,56 @@ def test_an_incident_knows_the_rollback_that_ended_it_and_the_drill_that_it_was_
     assert concluded(one, (), [(3, KEY, DAWN, DAWN + 50.0)]).drill == 3
     report = build([Facts(KEY, pieces=one.pieces)], [], SPAN, SPAN.ends)
     assert (report["incidents"]["n"], report["incidents"]["in_drills"]) == (1, 0)
+
+
+def test_minutes_of_the_edge_that_only_cover_what_the_watch_knows_make_an_incident_no_longer() -> None:
+    edge = Piece(KEY, Source.EDGE, 0, 60.0, 120.0, "bad", failed=81.0)
+    watch = Piece(KEY, Source.WATCH, 3, 92.0, 98.0, "r3: errors", 96.0, failed=81.0, how=How.ROLLBACK)
+    (one,) = merge([edge, watch])
+    assert (one.begins, one.ends) == (92.0, 98.0)
+    # What was bad for minutes before and after it was bad.
+    (one,) = merge([replace(edge, begins=0.0, ends=240.0), watch])
+    assert (one.begins, one.ends) == (0.0, 240.0)
+    (one,) = merge([edge, replace(watch, ends=None)])
+    assert (one.begins, one.ends) == (92.0, None)
+
+
+def test_nothing_has_noticed_what_only_a_person_marks() -> None:
+    one = promoted(1, 0.0, "r1", marked=True)
+    report = build([Facts(KEY, deployments=(one, promoted(2, 900.0, "r2", "r1")))], [], SPAN, SPAN.ends)
+    (told,) = report["incidents"]["list"]
+    assert (told["duration"], told["detection"], told["repair"], told["how"]) == (1440.0, None, None, "person")
+    assert report["incidents"]["unnoticed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "at", "drill"),
+    [
+        (Source.WATCH, 101.0, 0), (Source.WATCH, 100.0, 3), (Source.WATCH, 39.0, 0), (Source.ROLLOUT, 130.0, 0),
+        (Source.EDGE, 0.0, 3), (Source.EDGE, -20.0, 0), (Source.EDGE, 60.0, 3), (Source.EDGE, 120.0, 0),
+        (Source.ALERT, 150.0, 3), (Source.ALERT, 161.0, 0), (Source.ALERT, 39.0, 0),
+    ],
+)  # fmt: skip
+def test_an_incident_is_of_a_drill_as_exactly_as_its_beginning_is_known(source: Source, at: float, drill: int) -> None:
+    (one,) = merge([Piece(KEY, source, 1, DAWN + at, DAWN + at + 60.0, "bad")])
+    assert concluded(one, (), [(3, KEY, DAWN + 40.0, DAWN + 100.0)]).drill == drill
+
+
+def test_a_frequency_is_of_the_days_since_the_first_that_is_known() -> None:
+    def frequency(now: float, **known: Any) -> tuple[float | None, str]:
+        report = build([Facts(KEY, **known)], [], SPAN, now)
+        (one,) = (one for one in report["figures"] if one["figure"] == "frequency")
+        return one["value"], one["of"]
+
+    one = promoted(1, 0.0, "r1")
+    assert frequency(one.began + 700.0, deployments=(one,)) == (1.0, "deployments in 1 day")
+    assert frequency(day_of(one.began) + 2.5 * DAY, deployments=(one,)) == (0.4, "deployments in 2.5 days")
+    seen = Day(SPAN.begins, Counted(9.0, 0.0, 60.0))
+    assert frequency(SPAN.ends, days=(seen,), deployments=(one,)) == (0.0333, "deployments in 30 days")
+    assert frequency(SPAN.ends) == (None, "deployments")
+    earlier = [Facts(KEY, days=(replace(seen, at=SPAN.previous.begins),))]
+    (one,) = build([Facts(KEY, deployments=(promoted(2, 9.0 * DAY, "r2"),))], earlier, SPAN, SPAN.ends)["environments"]
+    assert one["dora"]["frequency"]["days"] == 30.0
 
 
 @pytest.mark.parametrize(
@@ -185,10 +236,18 @@ def test_some_days_are_compared_with_as_many_before_them() -> None:
     [
         (None, UNKNOWN), (0.0, "0 %"), (1.0, "100 %"), (0.5, "50 %"), (0.9995, "99.95 %"), (0.999987, "99.9987 %"),
         (1 - 1e-12, "> 99.999999 %"), (1e-12, "< 0.000001 %"), (0.01, "1 %"), (-0.5, "-50 %"), (-31.0, "-3100 %"),
+        (-8.59375, "-859 %"), (-0.0123, "-1.2 %"),
     ],
 )  # fmt: skip
 def test_shares_are_told_with_the_digits_that_matter(value: float | None, told: str) -> None:
     assert percent(value) == told
+
+
+def test_one_of_something_is_told_as_one() -> None:
+    told = [
+        cases(n, of) for n, of in [(1, "days known"), (1, "failed deployments"), (1, "passed drills"), (0, "releases")]
+    ]
+    assert told == ["1 day known", "1 failed deployment", "1 passed drill", "0 releases"]
 
 
 def test_durations_and_changes_are_told_in_their_units() -> None:

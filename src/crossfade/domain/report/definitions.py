@@ -45,7 +45,8 @@ FIGURES: Final[dict[str, Definition]] = {
     "frequency": Definition(
         "Deployment frequency",
         "per day",
-        "Releases that were deployed and got all the traffic, a day. Rollbacks and drills don't count.",
+        "Releases that were deployed and got all the traffic, a day, from the first day on of which anything is known. "
+        "Rollbacks and drills don't count.",
         "deployments",
         1,
     ),
@@ -99,7 +100,7 @@ FIGURES: Final[dict[str, Definition]] = {
         "seconds",
         "From the fault, or without one from the order to go back, until the older release had all the traffic, or the control "
         "plane was back.",
-        "drills that have passed",
+        "passed drills",
         -1,
     ),
 }

@@ -17,6 +17,8 @@ from crossfade.domain.values import FULL, EnvKey
 
 ABORTED: Final = "aborted by "
 """What the reason of a rollout begins with that a person has ended."""
+MARKED: Final = "marked as failed"
+"""Why a deployment has failed of which nothing but a person knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +178,7 @@ def _failure(one: Deployment, later: Sequence[Deployment]) -> Failure | None:
         how = "rolled back within its watch" if back.automatic else f"rolled back by {back.by or 'a person'}"
         return Failure(one, how, back.began, begins, recovered, back.automatic)
     if one.marked:
-        return Failure(one, "marked as failed", one.ended, begins, None, False)
+        return Failure(one, MARKED, one.ended, begins, None, False)
     return None
 
 

@@ -14,7 +14,7 @@ from crossfade.domain.values import ReleaseNumber
 
 @dataclass(frozen=True, slots=True)
 class Dora:
-    """Durations in seconds. ``days``: how long the time is that the frequency is of, as far as it is over.
+    """Durations in seconds. ``days``: how long the time is that the frequency is of, as far as it is known and over; at least one.
 
     ``deployments`` were promoted, ``tried`` have ended one way or the other: of these are ``failed``, ``exposed`` and ``fixes``.
     """
@@ -52,8 +52,14 @@ class Dora:
         }
 
 
-def measure(deployments: Iterable[Deployment], failed: Sequence[Failure], span: Span, now: float) -> Dora:
-    """The measures of those that began in the span. ``failed`` are the failures of it, and of the time before it."""
+def measure(
+    deployments: Iterable[Deployment], failed: Sequence[Failure], span: Span, now: float, since: float | None = None
+) -> Dora:
+    """The measures of those that began in the span. ``failed`` are the failures of it, and of the time before it.
+
+    ``since``: when the first day of it began that is known; the span when None.
+    """
+    first, until = span.begins if since is None else since, span.until(now)
     mine = [one for one in deployments if one.counts and span.has(one.began)]
     promoted = [one for one in mine if one.promoted]
     ids = {one.id for one in mine}
@@ -63,7 +69,7 @@ def measure(deployments: Iterable[Deployment], failed: Sequence[Failure], span: 
     return Dora(
         Spread.of(lead_times(promoted)),
         len(promoted),
-        (span.until(now) - span.begins) / DAY,
+        max(1.0, (until - first) / DAY) if until > first else 0.0,
         len(mine),
         len(failures),
         len(exposed),

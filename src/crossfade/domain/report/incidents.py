@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from crossfade.domain.report.availability import Stretch
-from crossfade.domain.report.deployments import Deployment, Failure
+from crossfade.domain.report.availability import BIN, Stretch
+from crossfade.domain.report.deployments import MARKED, Deployment, Failure
 from crossfade.domain.report.figure import Spread, rounded
 from crossfade.domain.values import EnvKey
 
@@ -30,6 +30,10 @@ class Source(enum.StrEnum):
     WATCH = "watch"
     ALERT = "alert"
     EDGE = "edge"
+
+
+EXACT: Final = (Source.ROLLOUT, Source.WATCH)
+"""Those who know a moment as it was. The edge's counts know the minute, and a page comes after what it is about."""
 
 
 class How(enum.StrEnum):
@@ -84,7 +88,7 @@ class Incident:
 
     @property
     def begins(self) -> float:
-        return min(piece.begins for piece in self.pieces)
+        return min(self._begins(piece) for piece in self.pieces)
 
     @property
     def reach(self) -> float:
@@ -95,9 +99,38 @@ class Incident:
     def ends(self) -> float | None:
         """When the harm was over. An alert ends later, when its windows have forgotten: it counts where nothing else tells."""
         telling = [piece for piece in self.pieces if piece.source is not Source.ALERT] or list(self.pieces)
-        if any(piece.ends is None for piece in telling):
-            return None
-        return max(piece.ends for piece in telling if piece.ends is not None)
+        ends = [self._ends(piece) for piece in telling]
+        return None if None in ends else max(end for end in ends if end is not None)
+
+    @property
+    def _exact(self) -> tuple[Piece, ...]:
+        return tuple(piece for piece in self.pieces if piece.source in EXACT)
+
+    def _begins(self, piece: Piece) -> float:
+        """The edge knows the minute in which it began; whoever knows the moment in that minute knows better."""
+        if piece.source is not Source.EDGE:
+            return piece.begins
+        return min(
+            (one.begins for one in self._exact if 0 <= one.begins - piece.begins < BIN),
+            default=piece.begins,
+        )
+
+    def _ends(self, piece: Piece) -> float | None:
+        """The same of its end."""
+        if piece.source is not Source.EDGE or piece.ends is None:
+            return piece.ends
+        return max(
+            (one.ends for one in self._exact if one.ends is not None and 0 <= piece.ends - one.ends < BIN),
+            default=piece.ends,
+        )
+
+    def within(self, begins: float, ends: float) -> bool:
+        """Whether it began in a time, as exactly as is known: the harm that a page is about began before the page."""
+        if self._exact:
+            return begins <= self.begins <= ends
+        if any(piece.source is Source.EDGE for piece in self.pieces):
+            return begins - BIN < self.begins <= ends
+        return begins <= self.begins <= ends + JOIN
 
     @property
     def noticed(self) -> float | None:
@@ -196,7 +229,7 @@ def of_failure(failure: Failure) -> Piece | None:
     how = How.ROLLBACK if failure.automatic else How.PERSON
     ends, release = failure.recovered, one.release
     what = f"{release} {failure.why}" if one.promoted else f"{release} went back: {failure.why}"
-    noticed = max(failure.at, failure.begins)
+    noticed = max(failure.at, failure.begins) if failure.why != MARKED else None
     failed = None if one.failed is None else float(one.failed)
     return Piece(
         one.key, Source.ROLLOUT, one.id, failure.begins, ends, what, noticed, release, share, failed, how, one.id
@@ -244,7 +277,7 @@ def concluded(
         if r.key == one.key and r.promoted and r.switched is not None and one.begins <= r.switched <= end + JOIN
     )
     last = max(back, key=lambda r: (r.switched or 0.0, r.id), default=None)
-    within = (id for id, key, begins, ends in drills if key == one.key and begins <= one.begins <= ends + JOIN)
+    within = (id for id, key, begins, ends in drills if key == one.key and one.within(begins, ends))
     return replace(one, returned=last.automatic if last is not None else None, drill=min(within, default=0))
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from crossfade.domain.report.words import change, count, lasting, moment, percent, say
+from crossfade.domain.report.words import cases, change, count, lasting, moment, percent, say
 
 Data = Mapping[str, Any]
 MOST_ROWS: Final = 200
@@ -57,7 +57,7 @@ def _figures(report: Data) -> str:
             one["name"],
             say(one["value"], one["unit"]),
             lasting(one["p90"]) if one.get("p90") is not None else "",
-            f"{count(one['n'])} {one['of']}",
+            cases(one["n"], one["of"]),
             f"{say(one['before']['value'], one['unit'])} (n {count(one['before']['n'])})",
             change(one["change"], one["unit"]),
         ]
@@ -163,7 +163,7 @@ def _drills(report: Data) -> Iterable[str]:
     said += [f"- Overdue: {plain(one)}" for one in found["overdue"]]
     if proofs["n"]:
         said.append(
-            f"{count(proofs['n'])} proofs of {count(proofs['releases'])} releases, {count(proofs['failed'])} failed; "
+            f"{cases(proofs['n'], 'proofs')} of {cases(proofs['releases'], 'releases')}, {count(proofs['failed'])} failed; "
             f"a release is restored within {lasting(proofs['took']['median'])} (p90 {lasting(proofs['took']['p90'])})."
         )
     yield "## Drills and proofs\n\n" + "\n\n".join(said)

@@ -97,15 +97,20 @@ class Findings:
     days: Sequence[Day] = field(default=())
     failed: Sequence[Failure] = field(default=())
     incidents: Sequence[Incident] = field(default=())
+    since: float | None = None
+    """The first day of the span of which anything is known: before it there was nothing to deploy to."""
 
     @classmethod
-    def of(cls, places: Sequence[Facts], span: Span, now: float) -> Findings:
-        """``places``: each environment once."""
+    def of(cls, places: Sequence[Facts], span: Span, now: float, before: Sequence[Facts] = ()) -> Findings:
+        """``places``: each environment once. ``before``: the same in the span before, which says what there was already."""
         until = span.until(now)
         days = [day for place in places for day in place.days if span.has(day.at) and day.at < until]
         deployments = [one for place in places for one in place.deployments]
         failed = failures(deployments)
-        return cls(span, now, places, days, failed, _incidents(places, failed, span))
+        known = [day.at for place in (*before, *places) for day in place.days if day.known]
+        known += [day_of(one.began) for place in (*before, *places) for one in place.deployments]
+        since = max(span.begins, min(known, default=span.begins))
+        return cls(span, now, places, days, failed, _incidents(places, failed, span), since)
 
     def seconds(self) -> float:
         """Of all environments together, as far as the span is over."""
@@ -120,7 +125,7 @@ class Findings:
 
     def dora(self) -> Dora:
         every = [one for place in self.places for one in place.deployments]
-        return measure(every, self.failed, self.span, self.now)
+        return measure(every, self.failed, self.span, self.now, self.since)
 
     def figures(self) -> dict[str, dict[str, Any]]:
         """Each figure of `definitions.FIGURES`: value, n and, of durations, p90."""
@@ -134,7 +139,7 @@ class Findings:
             "edge": {"value": edge["good"], "n": edge["n"], "covered": edge["covered"]},
             "outside": {"value": outside["good"], "n": outside["n"], "covered": outside["covered"]},
             "incidents": {"value": len(real) if known else None, "n": known},
-            "frequency": {"value": dora["frequency"]["per_day"], "n": dora["frequency"]["n"]},
+            "frequency": _frequency(dora["frequency"]),
             "lead_time": _of(dora["lead_time"]),
             "fail_rate": {"value": dora["fail_rate"]["share"], "n": dora["fail_rate"]["n"]},
             "fail_rate_exposed": {"value": dora["fail_rate"]["exposed"]["share"], "n": dora["fail_rate"]["n"]},
@@ -169,7 +174,8 @@ def build(places: Sequence[Facts], before: Sequence[Facts], span: Span, now: flo
 
     ``before`` are the same environments in the span before, which it is compared with.
     """
-    found, earlier = Findings.of(places, span, now), Findings.of(before, span.previous, now)
+    found, earlier = Findings.of(places, span, now, before), Findings.of(before, span.previous, now)
+    of = {place.key: place for place in before}
     burn = len(places) <= MOST_BURNS
     return {
         "title": span.title,
@@ -184,7 +190,10 @@ def build(places: Sequence[Facts], before: Sequence[Facts], span: Span, now: flo
         "figures": _compared(found.figures(), earlier.figures()),
         "dora": found.dora().to_data(),
         "days": _days(found),
-        "environments": [_environment(Findings.of([place], span, now), place, burn) for place in places],
+        "environments": [
+            _environment(Findings.of([place], span, now, [of[place.key]] if place.key in of else []), place, burn)
+            for place in places
+        ],
         "incidents": tell(found.incidents, now),
         "failures": _failures(found),
         "receipts": found.receipts(),
@@ -192,6 +201,13 @@ def build(places: Sequence[Facts], before: Sequence[Facts], span: Span, now: flo
         "proofs": _proofs(found),
         "notes": list(NOTES),
     }
+
+
+def _frequency(found: Mapping[str, Any]) -> dict[str, Any]:
+    if found["per_day"] is None:
+        return {"value": None, "n": found["n"]}
+    days = f"{found['days']:.3g} day{'' if found['days'] == 1 else 's'}"
+    return {"value": found["per_day"], "n": found["n"], "of": f"deployments in {days}"}
 
 
 def _of(spread: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,7 +219,7 @@ def _compared(now: Mapping[str, Any], before: Mapping[str, Any]) -> list[dict[st
     for name, definition in FIGURES.items():
         one, other = now[name], before[name]
         change = one["value"] - other["value"] if None not in (one["value"], other["value"]) else None
-        told = {"figure": name, "name": definition.name, "unit": definition.unit, **one, "of": definition.of}
+        told = {"figure": name, "name": definition.name, "unit": definition.unit, "of": definition.of, **one}
         better = None if not change or not definition.good else (change > 0) == (definition.good > 0)
         rows.append(
             {**told, "before": other, "change": rounded(change, 8), "better": better, "definition": definition.says}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Final
 
 from crossfade.domain.values import show_duration
 
 UNKNOWN: Final = "\N{EN DASH}"
+_PLURAL: Final = re.compile(r"s\b")
 
 
 def say(value: float | None, unit: str) -> str:
@@ -30,9 +32,11 @@ def percent(value: float | None) -> str:
     """A share 0…1, with as many digits as tell it from 100 %: ``99.982 %``. It is never rounded to all, nor to none."""
     if value is None:
         return UNKNOWN
-    if value <= 0 or value == 1:
-        return f"{100 * value:g} %" if abs(value) < 10 else f"{100 * value:.0f} %"
-    if value > 1:
+    if value in (0, 1):
+        return f"{100 * value:g} %"
+    if -0.1 < value < 0:
+        return f"{100 * value:.2g} %"
+    if value < 0 or value > 1:
         return f"{100 * value:.0f} %"
     # Two digits of what is missing, or of what is there where that is less.
     least = min(value, 1 - value)
@@ -55,6 +59,11 @@ def lasting(seconds: float | None) -> str:
 def count(value: float | None) -> str:
     """A count with thin spaces between thousands."""
     return UNKNOWN if value is None else f"{value:,.0f}".replace(",", "\u202f")
+
+
+def cases(n: float, of: str) -> str:
+    """How many a figure is of: ``12 deployments``, ``1 deployment``."""
+    return f"{count(n)} {_PLURAL.sub('', of, count=1) if n == 1 else of}"
 
 
 def moment(at: float | None) -> str:
