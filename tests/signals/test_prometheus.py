@@ -12,6 +12,7 @@ from crossfade.domain.analysis.policy import Source, SourceKind
 from crossfade.domain.analysis.totals import increase, since
 from crossfade.domain.errors import Unavailable
 from crossfade.signals.sources import ElsewhereSources
+from crossfade.spec.openslo import read as read_openslo
 from tests.free_port import free_port
 from tests.routers.rig import until
 from tests.signals.rig import Application, Prometheus
@@ -175,3 +176,57 @@ def test_a_prometheus_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(Unavailable, match="connection refused") as caught:
         ElsewhereSources().read(nowhere, ARM)
     assert "hunter2" not in str(caught.value)
+
+
+OPENSLO = """
+apiVersion: openslo/v1
+kind: SLO
+metadata: {{name: pages}}
+spec:
+  service: shop
+  budgetingMethod: Occurrences
+  timeWindow: [{{duration: 30d, isRolling: true}}]
+  objectives: [{{displayName: pages, target: 0.99}}]
+  indicator:
+    metadata: {{name: pages}}
+    spec:
+      ratioMetric:
+        counter: true
+        good: {{metricSource: {{type: Prometheus, spec: {{query: '{good}'}}}}}}
+        total: {{metricSource: {{type: Prometheus, spec: {{query: '{total}'}}}}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("good", "total", "lines", "counted"),
+    [
+        (
+            'sum(rate(http_requests_total{code!~"5.."}[5m]))',
+            "sum(rate(http_requests_total[5m]))",
+            [
+                'http_requests_total{code="200"} 97',
+                'http_requests_total{code="503"} 2',
+                'http_requests_total{code="404"} 1',
+            ],
+            (100, 2),
+        ),
+        (
+            'sum(increase(took_seconds_bucket{le="0.3"}[5m]))',
+            "sum(increase(took_seconds_count[5m]))",
+            ['took_seconds_bucket{le="0.3"} 90', 'took_seconds_bucket{le="+Inf"} 100', "took_seconds_count 100"],
+            (100, 10),
+        ),
+        (
+            "answered_total",
+            "asked_total",
+            ['answered_total{pod="a"} 5', 'asked_total{pod="a"} 7', 'asked_total{pod="b"} 3'],
+            (10, 5),
+        ),
+    ],
+)
+def test_what_an_openslo_file_counts_is_counted_by_prometheus(
+    ask: Any, good: str, total: str, lines: list[str], counted: tuple[int, int]
+) -> None:
+    (made,) = read_openslo([("pages.yaml", OPENSLO.format(good=good, total=total))], "http://here").sources.values()
+    found = ask(*lines, requests=made["requests"], errors=made["errors"])
+    assert (found.sum("requests"), found.sum("errors")) == counted

@@ -124,11 +124,11 @@ def budget(report: Data) -> str:
     shown, others = lines[:LABELLED], lines[LABELLED:]
     low = min(0.0, *(left for _, burn in shown for _, left in burn))
     panel = Panel(64, 500, report["begins"], report["ends"], max(-2.0, low - 0.1 if low < 0 else low), 1.05)
-    drawn = [panel.path([(report["begins"], 1.0), *burn], "stroke:var(--grid);stroke-width:1") for _, burn in others]
+    drawn = [panel.path([_whole(burn), *burn], "stroke:var(--grid);stroke-width:1") for _, burn in others]
     labels = []
     for (name, burn), colour, dash in zip(shown, COLOURS, DASHES, strict=False):
         style = f"stroke:var({colour})" + (f";stroke-dasharray:{dash}" if dash else "")
-        drawn.append(panel.path([(report["begins"], 1.0), *((x, y) for x, y in burn)], style))
+        drawn.append(panel.path([_whole(burn), *((x, y) for x, y in burn)], style))
         labels.append((max(panel.y0, burn[-1][1]), _short(name), f"fill:var({colour})"))
     if others:
         labels.append((panel.y0, f"and {len(others)} more", ""))
@@ -150,6 +150,11 @@ PLOTS: Final[dict[str, Callable[[Data], str]]] = {
     "budget": budget,
 }
 """All plots of a report, by the word that names them in a file."""
+
+
+def _whole(burn: Sequence[Sequence[float]]) -> tuple[float, float]:
+    """Where a budget is whole: when the first day begins of which anything is known."""
+    return burn[0][0] - DAY, 1.0
 
 
 def nines(good: float) -> float:
