@@ -118,6 +118,22 @@ def test_what_a_target_says_back_shows_no_secret(twin: Twin) -> None:
 
 
 @pytest.mark.parametrize(
+    "says",
+    [
+        "no /services/T0SECRETS/xyz?token=hunter22222 here",
+        "no team T0SECRETS",
+        "bad token hunter22222",
+        "/services/T0SECRETS/xyz",
+    ],
+)
+def test_what_a_target_says_of_the_path_that_is_its_secret_is_not_quoted(twin: Twin, says: str) -> None:
+    twin.answers, twin.says = [404], says.encode()
+    answer = post(f"{twin.url}/services/T0SECRETS/xyz?token=hunter22222", b"{}", {})
+    assert "T0SECRETS" not in answer.sentence and "hunter2" not in answer.sentence, answer.sentence
+    assert "(hidden)" in answer.sentence
+
+
+@pytest.mark.parametrize(
     "url",
     ["http://example.invalid/", "ftp://127.0.0.1/", "https://", "//127.0.0.1", "https://ada:pw@example.invalid/", "http://[",
      "http://localhost.example.invalid/"],

@@ -190,6 +190,19 @@ def test_a_budget_of_which_hardly_a_day_is_known_freezes_nothing_yet() -> None:
     assert isinstance(world.stage.deploy(ADMIN), Rollout)
 
 
+def test_an_alert_that_says_that_nothing_is_frozen_yet_says_so_no_more_when_it_is() -> None:
+    world = World()
+    world.second()
+    for _ in range(60):
+        world.second(100, 2)
+    known(world)
+    for _ in range(20):
+        world.second(100, 2)
+    assert world.service.objectives.exhausted(KEY) is not None
+    (alert,) = [a for a in world.service.alerts.list(KEY, open_only=True) if a.name == "budget:answers"]
+    assert "nothing but rollbacks and fixes is deployed" in alert.sentence
+
+
 def test_a_used_up_budget_freezes_deployments_says_until_when_and_lets_fixes_through() -> None:
     world = World()
     known(world)
@@ -376,7 +389,7 @@ def test_a_history_that_is_broken_is_said_once_and_the_prober_tells_all_the_same
     def read(*_: object) -> Any:
         raise StorageFailed("Cannot read probe.rings: Not a directory.")
 
-    histories.add, histories.count, histories.bins = write, read, read  # type: ignore[method-assign]
+    histories.add, histories.count, histories.bins = write, read, read  # type: ignore[method-assign, assignment]  # a broken disk
     outside, one, _ = probed(world)
     outside._served = read
     for at in range(4):

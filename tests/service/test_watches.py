@@ -11,7 +11,7 @@ import pytest
 
 from crossfade.domain.alert import Severity
 from crossfade.domain.environment import Entry, Occupant
-from crossfade.domain.errors import Busy, Forbidden, StorageFailed, Unavailable
+from crossfade.domain.errors import Busy, Forbidden, Refused, StorageFailed, Unavailable
 from crossfade.domain.rollout import Command, Kind, Phase, Rollout
 from crossfade.domain.slo import Exhausted, Objective, OnBurn, Probe, SloPolicy
 from crossfade.domain.slo import Kind as Counts
@@ -273,6 +273,20 @@ def test_outside_its_time_a_burn_is_told_with_what_a_person_can_do() -> None:
     assert alert.facts["proposal"]["command"] == "crossfade rollback bookshop/production --to r1"
 
 
+def test_of_a_burn_that_a_watch_does_nothing_about_it_is_said_what_a_person_can_do() -> None:
+    world = World(before=130)
+    world.promote()
+    for _ in range(6):
+        for _ in range(10):
+            world.second(50)
+        world.second(50, 25)  # each is over before anything could be done
+    assert (world.watch()["phase"], world.rollbacks()) == ("watching", [])
+    (alert,) = [one for one in world.service.alerts.list(KEY, open_only=True) if one.name == "burn:answers"]
+    assert alert.severity is Severity.PAGE
+    assert alert.facts["watch"] == world.watch()["id"]
+    assert alert.facts["proposal"]["command"] == "crossfade rollback bookshop/production --to r1"
+
+
 def test_nobody_is_told_to_go_back_further_for_a_burn_that_a_watch_has_ended() -> None:
     world = World(before=130)
     third = world.promote()
@@ -302,6 +316,30 @@ def test_a_person_who_rolls_back_while_a_watch_does_so_does_not_abort_it() -> No
     assert world.service.rollback(KEY, None, OPERATOR).id == back.id
     assert world.stage.parts.store.orders(back.id) == ()
     assert world.service.order_current(KEY, Command.ABORT, OPERATOR).id == back.id
+
+
+def test_nobody_goes_back_to_what_a_watch_has_taken_back_unless_it_is_named() -> None:
+    world = World()
+    world.promote()
+    for _ in range(20):
+        world.second(50)
+    bad = world.promote()
+    for _ in range(20):
+        world.second(50)
+    world.until("settling", errors=5)
+    world.finish(world.rollbacks()[0])
+    watch = world.until("helped")
+    # Whoever was paged and comes late wants what is done already.
+    with pytest.raises(Refused, match=f"r3 was live before r2, and watch #{watch['id']} has taken it back: r2 is live"):
+        world.service.rollback(KEY, None, OPERATOR)
+    remedy = world.service.going_back(KEY, "r2 does harm, too").remedy
+    assert remedy is not None and remedy.target == "r1"
+    plan, _ = world.service.drills.plan(KEY)
+    assert plan.target == ReleaseNumber(1)
+    # Somebody has brought it again, so it may be gone back to.
+    world.finish(world.service.rollback(KEY, bad.plan.candidate, OPERATOR))
+    world.promote()
+    assert world.service.rollback(KEY, None, OPERATOR).plan.candidate == bad.plan.candidate
 
 
 def test_a_person_may_end_a_watch() -> None:
@@ -430,7 +468,7 @@ def test_histories_that_cannot_be_read_do_not_blind_a_watch_for_the_rest() -> No
     def broken(*_: object) -> Any:
         raise StorageFailed("Cannot read answers.rings: Not a directory.")
 
-    histories.count = histories.bins = broken  # type: ignore[method-assign]
+    histories.count = histories.bins = broken  # type: ignore[method-assign, assignment]  # a broken disk
     world.promote()
     assert (world.watch()["release"], world.watch()["phase"]) == ("r2", "watching")
     for _ in range(20):

@@ -31,7 +31,8 @@ def list_(
     with telling(context, as_json) as ctx:
         found = ctx.client().notices(target, limit)
         if not found and not as_json:
-            ctx.console.print("Nobody was told of anything yet. `notify` in server.yaml says who is to be.")
+            nobody = "Nobody was told of anything yet. `notify` in server.yaml says who is to be."
+            ctx.console.print(f"{target} was told of nothing." if target else nobody)
             return
         ctx.say({"notices": found}, lambda: _shown(found, time.time()))
 

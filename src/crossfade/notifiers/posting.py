@@ -26,7 +26,7 @@ WITHIN: Final = 20.0
 LARGEST_ANSWER: Final = 4096
 """Bytes of an answer that are read. Nothing of it is needed but the beginning of what it says to a refusal."""
 LONGEST_QUOTE: Final = 200
-SHORTEST_SECRET: Final = 6
+SHORTEST_SECRET: Final = 8
 """Letters of a part of a URL that is not quoted: what is shorter is a word, and guards nothing."""
 LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 WORTH_ANOTHER: Final = frozenset({408, 425, 429})

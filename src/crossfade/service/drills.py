@@ -72,6 +72,8 @@ class Used(Moves, Protocol):
 
     def restorable(self, key: EnvKey, lately: float = 0.0) -> tuple[Restorable, ...]: ...
 
+    def taken_back(self, key: EnvKey) -> Mapping[ReleaseNumber, str]: ...
+
     def refuse_frozen(self, key: EnvKey, config: ReleaseConfig) -> None: ...
 
 
@@ -252,7 +254,8 @@ class Drills:
         return Rehearsal(key, name, environment.live, target, back, hold, fault, patience), self._past(environment)
 
     def _target(self, key: EnvKey, back: int) -> ReleaseNumber:
-        window = self._used.restorable(key)
+        harmful = self._used.taken_back(key)
+        window = [one for one in self._used.restorable(key) if one.number not in harmful]
         if len(window) < back:
             there = ", ".join(str(one.number) for one in window) or "none"
             raise NotRestorable(f"{key} has no release {back} back.", hint=f"Its rollback window has {there}.")

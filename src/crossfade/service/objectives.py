@@ -430,17 +430,20 @@ class Objectives:
             self._over(meter, name, f"it burns no more: {standing.sentence}")
 
     def _tell_budget(self, meter: _Meter, objective: Objective, standing: Standing) -> None:
-        """Once when it is used up, and again when there is some of it, not with each request."""
+        """Once when it is used up, when something else follows of that, and when there is some of it, not with each request."""
         name, left = f"budget:{objective.name}", standing.budget.left
         assert meter.open is not None  # they were read
-        if standing.budget.exhausted and name not in meter.open:
+        if standing.budget.exhausted:
             freezes = meter.config.slo.exhausted is Exhausted.FREEZE
             then = "nothing but rollbacks and fixes is deployed" if freezes else "nothing is frozen: it is a warning"
             if freezes and standing.young:
                 then = "nothing is frozen yet, since so little of the window is known"
+            known = meter.open.get(name)
+            if known is not None and known.facts.get("then") == then:
+                return
             used, allowed = standing.budget.used, standing.budget.allowed
             sentence = f"the error budget of {objective.name} is used up: {used:.0f} bad, {allowed:.0f} allowed; {then}"
-            facts = {"objective": objective.name, "used": used, "allowed": allowed}
+            facts = {"objective": objective.name, "used": used, "allowed": allowed, "then": then}
             meter.open[name] = self._alerts.open(meter.key, name, Severity.TICKET, sentence, facts)
         elif name in meter.open and left is not None and left > RECOVERED:
             self._over(meter, name, f"there is budget again: {standing.sentence}")

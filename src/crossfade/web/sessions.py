@@ -179,7 +179,9 @@ class Sessions:
                 if actor.sees(EnvKey(one["service"], one["environment"]))
             ]
             waiting = len(seen)
-            alerts = [one for one in self._service.alerts.list(open_only=True, limit=MOST_COUNTED) if actor.sees(one.key)]
+            alerts = [
+                one for one in self._service.alerts.list(open_only=True, limit=MOST_COUNTED) if actor.sees(one.key)
+            ]
             unseen = sum(not one.acknowledged for one in alerts)
         query = f"?{request.url.query}" if request.url.query else ""
         text = self._templates.get_template(template).render(
