@@ -14,7 +14,7 @@ from crossfade.domain.access import Role
 from crossfade.domain.alert import Severity
 from crossfade.domain.analysis.policy import Analysis, Source, SourceKind
 from crossfade.domain.analysis.totals import Totals
-from crossfade.domain.errors import CrossfadeError, Frozen, NotFound, StorageFailed, Unavailable
+from crossfade.domain.errors import CrossfadeError, Frozen, Invalid, NotFound, StorageFailed, Unavailable
 from crossfade.domain.health import CheckResult
 from crossfade.domain.release import ReleaseConfig
 from crossfade.domain.rollout import Rollout
@@ -227,6 +227,14 @@ def test_a_used_up_budget_freezes_deployments_says_until_when_and_lets_fixes_thr
 def _fix(world: World, why: str) -> Rollout | Approval:
     number = world.stage.parts.store.releases(KEY, limit=1)[0]
     return world.service.deploy(Request(KEY, number.digest, {}, {}, "fix", OPERATOR, why))
+
+
+def test_a_fix_without_a_reason_is_refused_before_anything_is_numbered() -> None:
+    world = World()
+    before = world.stage.parts.store.releases(KEY)
+    with pytest.raises(Invalid, match="a reason of 1 to"):
+        _fix(world, "  \n ")
+    assert world.stage.parts.store.releases(KEY) == before
 
 
 def test_a_freeze_applies_where_the_objectives_are_and_a_rollback_is_never_kept() -> None:

@@ -298,8 +298,8 @@ class Change:
 
     ``kind`` is ``rollout`` (its state was saved), ``journal`` (a line of its journal), ``live`` (a release became it),
     ``closed`` (a rollout left its environment free), ``approval``, ``flags``, ``flag-request``, ``ramp``, ``experiment``,
-    ``run``, ``alert``, ``watch``, ``drill``, ``proof``, ``notice``, ``days``, ``mark``, ``audit`` or ``sample``; ``key`` is the
-    environment.
+    ``run``, ``alert``, ``watch``, ``drill``, ``proof``, ``notice``, ``fix``, ``days``, ``mark``, ``meter``,
+    ``audit`` or ``sample``; ``key`` is the environment.
     """
 
     seq: int

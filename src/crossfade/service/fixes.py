@@ -24,15 +24,21 @@ class Fixes:
     def mark(self, key: EnvKey, number: ReleaseNumber, why: str, by: Actor) -> None:
         """Say that a release fixes what has used the budget up, and why one thinks so. Raises Forbidden, Invalid."""
         by.require(Role.OPERATOR, key)
-        why = " ".join(why.split())
-        if not why or len(why) > LONGEST:
-            raise Invalid("fix", why, f"a reason of 1 to {LONGEST} characters")
+        why = self.read(why)
         if self.marked(key, number):
             return
         now = self._parts.now()
         data = {"release": str(number), "why": why, "by": by.name}
         self._parts.records.add(KIND, key, str(number), data, now, ended=now)
         self._audit.note(by, "rollout.fix", f"{key}/{number}", {}, data)
+
+    @staticmethod
+    def read(why: str) -> str:
+        """A reason as it is kept. Raises Invalid for none."""
+        why = " ".join(why.split())
+        if not why or len(why) > LONGEST:
+            raise Invalid("fix", why, f"a reason of 1 to {LONGEST} characters")
+        return why
 
     def marked(self, key: EnvKey, number: ReleaseNumber) -> str:
         """Why it is a fix; empty when it is none."""

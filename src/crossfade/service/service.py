@@ -155,6 +155,8 @@ class Service(Views):
         """Number a release for a deployment, which is not begun yet. Raises as `deploy`."""
         parts, key = self._parts, request.key
         request.by.require(Role.OPERATOR, key)
+        if request.fix:
+            self.fixes.read(request.fix)  # a release that is numbered cannot be taken back
         config = self._read_config(request.config, key.service, key.environment)
         if parts.artifacts.get(request.digest) is None:
             raise NotFound(f"There is no artifact {request.digest}.", hint="Upload it first.")
@@ -273,7 +275,8 @@ class Service(Views):
         """Return to a release of the window; without ``to``, to the one before.
 
         While a rollout is under way and no release is named, that rollout is aborted: its baseline is where one
-        wants to be; unless it is the one by which a watch goes back already: then it is that one. No approval is asked for. With ``expects``, only while the environment's fence is still that one.
+        wants to be; one by which a watch goes back already is followed instead. No approval is asked for. With
+        ``expects``, only while the environment's fence is still that one.
         Raises Forbidden, NotFound, Refused, NotRestorable, Busy, Moved.
         """
         by.require(Role.OPERATOR, key)
