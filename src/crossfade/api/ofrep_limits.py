@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 LARGEST_BODY: Final = 256 * 1024
 """Bytes of a request. A context is what is known of one user, not a document."""
@@ -76,11 +76,14 @@ async def _body(request: Request) -> bytes:
         raise too_large
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        size += len(part)
-        if size > LARGEST_BODY:
-            raise too_large
-        parts.append(part)
+    try:
+        async for part in request.stream():
+            size += len(part)
+            if size > LARGEST_BODY:
+                raise too_large
+            parts.append(part)
+    except ClientDisconnect:  # nobody hears the answer, and it is no fault of ours
+        raise Malformed(400, "GENERAL", "The request broke off.") from None
     return b"".join(parts)
 
 
