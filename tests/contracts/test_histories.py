@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 
 from crossfade.domain.errors import Invalid, StorageFailed
 from crossfade.domain.rings import RESOLUTIONS, reaches
-from crossfade.domain.slo import DAY, EDGE, PROBE, Counted, Series
-from crossfade.domain.values import EnvKey
+from crossfade.domain.slo import EDGE, PROBE, Counted, Series
+from crossfade.domain.values import DAY, EnvKey
 from crossfade.fakes.history import MemoryHistories
 from crossfade.ports import Histories
 from crossfade.store.history import SIZE, FolderHistories

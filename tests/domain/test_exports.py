@@ -13,7 +13,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from crossfade.domain.exports import grafana_dashboard, prometheus_rules, window
-from crossfade.domain.slo import DAY, Kind, Objective, rules
+from crossfade.domain.slo import Kind, Objective, rules
+from crossfade.domain.values import DAY
 
 PROMTOOL = shutil.which("promtool")
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from crossfade.domain.alert import Severity
 from crossfade.domain.slo import (
-    DAY,
     KNOWN,
     LEAST_BAD,
     Bin,
@@ -25,6 +24,7 @@ from crossfade.domain.slo import (
     lifts_at,
     rules,
 )
+from crossfade.domain.values import DAY
 
 NOW = 1_790_000_000.0
 HOUR = 3600.0

@@ -18,9 +18,9 @@ from crossfade.domain.errors import CrossfadeError, Frozen, Invalid, NotFound, S
 from crossfade.domain.health import CheckResult
 from crossfade.domain.release import ReleaseConfig
 from crossfade.domain.rollout import Rollout
-from crossfade.domain.slo import DAY, EDGE, PROBE, Counted, Exhausted, Kind, Objective, Probe, Series, SloPolicy
+from crossfade.domain.slo import EDGE, PROBE, Counted, Exhausted, Kind, Objective, Probe, Series, SloPolicy
 from crossfade.domain.traffic import Slot
-from crossfade.domain.values import EnvKey
+from crossfade.domain.values import DAY, EnvKey
 from crossfade.ports import Approval
 from crossfade.service import Request
 from crossfade.service.outside import Answered, Outside, _Probed

@@ -12,7 +12,8 @@ from crossfade.bootstrap.pipelines import describe
 from crossfade.bootstrap.state import read_config
 from crossfade.domain.analysis.policy import Shape
 from crossfade.domain.errors import Invalid, InvalidConfig, Problem
-from crossfade.domain.slo import DAY, Kind, Objective
+from crossfade.domain.slo import Kind, Objective
+from crossfade.domain.values import DAY
 from crossfade.spec import openslo_queries as queries
 from crossfade.spec.loader import load, parse
 from crossfade.spec.openslo import SOMEWHERE, convert, read

@@ -11,8 +11,8 @@ from crossfade.domain.analysis.policy import Analysis, Source, SourceKind
 from crossfade.domain.drill import DrillPlan, Fault, ProofPolicy
 from crossfade.domain.errors import InvalidConfig
 from crossfade.domain.release import ReleaseConfig
-from crossfade.domain.slo import DAY, Exhausted, Kind, Objective, OnBurn, Probe, SloPolicy
-from crossfade.domain.values import Digest, EnvKey
+from crossfade.domain.slo import Exhausted, Kind, Objective, OnBurn, Probe, SloPolicy
+from crossfade.domain.values import DAY, Digest, EnvKey
 from crossfade.spec.document import reference
 from crossfade.spec.loader import parse
 from crossfade.spec.models import Spec

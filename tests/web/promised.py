@@ -18,8 +18,8 @@ from crossfade.domain.drill import DrillPlan, Fault, Rehearsal
 from crossfade.domain.notice import Route
 from crossfade.domain.release import Release
 from crossfade.domain.rollout import Phase
-from crossfade.domain.slo import DAY, EDGE, PROBE, Counted, Kind, Objective, Series, SloPolicy
-from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
+from crossfade.domain.slo import EDGE, PROBE, Counted, Kind, Objective, Series, SloPolicy
+from crossfade.domain.values import DAY, Digest, EnvKey, ReleaseNumber
 from crossfade.fakes.signals import FakeSignals
 from crossfade.ports import Parts
 from crossfade.ports.notices import Answer, Dispatch, Result

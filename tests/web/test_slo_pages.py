@@ -20,7 +20,7 @@ from crossfade.domain.errors import Invalid
 from crossfade.domain.release import Release
 from crossfade.domain.rollout import Rollout
 from crossfade.domain.slo import Counted, Series
-from crossfade.domain.values import FULL
+from crossfade.domain.values import DAY, FULL
 from crossfade.web import drill_view, drills, slo_view
 from crossfade.web.alerts import proposal_of, title_of
 from crossfade.web.app import mount
@@ -40,7 +40,7 @@ def objective(**changes: Any) -> dict[str, Any]:
         "name": "answers",
         "kind": "availability",
         "target": 0.999,
-        "window": 30 * slo_view.DAY,
+        "window": 30 * DAY,
         "threshold": None,
         "signal": "",
         "state": "ok",
@@ -106,7 +106,7 @@ def test_a_curve_is_drawn_where_something_is_known_and_a_gap_everywhere_else(row
         assert left[-1] == pytest.approx(100 * (1 - bad / (0.001 * total)), abs=0.01)
 
 
-@given(st.floats(3600, 35 * slo_view.DAY))
+@given(st.floats(3600, 35 * DAY))
 def test_no_curve_has_more_points_than_can_be_seen(window: float) -> None:
     for one in slo_view.ranges(window):
         assert one.span / one.step <= slo_view.MOST_POINTS + 1
@@ -419,7 +419,7 @@ def test_a_script_that_asks_gets_only_what_a_drill_would_do(own: Own) -> None:
 def test_an_overdue_drill_is_shown_wherever_one_looks(own: Own) -> None:
     promised, visitor = own
     promised.drilled(name="weekly")
-    promised.now += 15 * slo_view.DAY
+    promised.now += 15 * DAY
     assert any(row["overdue"] for row in promised.service.drills.schedule(KEY))
     assert "overdue" in text_of(visitor("vera"), f"{HERE}/drills")
     assert "Drill weekly is overdue" in text_of(visitor("vera"), HERE)

@@ -10,9 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from crossfade.domain.values import EVERYTHING, EnvKey, ReleaseNumber, Weight
-
-DAY: Final = 86_400.0
+from crossfade.domain.values import DAY, EVERYTHING, EnvKey, ReleaseNumber, Weight
 
 LONGEST_HOLD: Final = 3600.0
 FURTHEST: Final = 20

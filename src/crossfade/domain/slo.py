@@ -8,9 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from crossfade.domain.alert import Severity
-from crossfade.domain.values import EnvKey, show_duration
-
-DAY: Final = 86_400.0
+from crossfade.domain.values import DAY, EnvKey, show_duration
 
 
 class Kind(enum.StrEnum):

@@ -146,6 +146,10 @@ def parse_duration(place: str, text: str | float) -> float:
     return float(match[1]) * _SECONDS[match[2]]
 
 
+DAY: Final = 86_400.0
+"""Seconds."""
+
+
 def show_duration(seconds: float) -> str:
     """The shortest exact-enough reading: ``340 ms``, ``12.4 s``, ``2 m 05 s``, ``1 h 03 m``."""
     if seconds < 0:

@@ -24,9 +24,7 @@ from typing import Final, Literal
 
 from crossfade.domain.alert import Severity
 from crossfade.domain.slo import OnBurn
-from crossfade.domain.values import Digest, EnvKey, ReleaseNumber
-
-DAY: Final = 86_400.0
+from crossfade.domain.values import DAY, Digest, EnvKey, ReleaseNumber
 
 STALE: Final = 60.0
 """Seconds after which a decision that was not carried out (the server was away) is made anew."""

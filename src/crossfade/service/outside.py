@@ -17,8 +17,8 @@ from crossfade.domain.alert import Severity
 from crossfade.domain.errors import CrossfadeError
 from crossfade.domain.health import Check
 from crossfade.domain.release import ReleaseConfig
-from crossfade.domain.slo import DAY, PROBE, Counted, Series
-from crossfade.domain.values import EnvKey, show_duration
+from crossfade.domain.slo import PROBE, Counted, Series
+from crossfade.domain.values import DAY, EnvKey, show_duration
 from crossfade.ports import Parts
 from crossfade.service.alerts import Alerts
 

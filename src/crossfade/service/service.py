@@ -42,8 +42,9 @@ from crossfade.service.proofs import Proofs
 from crossfade.service.ramps import Ramps
 from crossfade.service.reports import Reports
 from crossfade.service.runs import Runs
+from crossfade.service.steering import CUSTODIAN
 from crossfade.service.views import Views
-from crossfade.service.watches import CUSTODIAN, Watches
+from crossfade.service.watches import Watches
 
 GAME_DAY: Final = (Step(Weight(1000), 60.0),)
 """The canary of a game day, for a release that has no steps of its own: 10 % for a minute."""

@@ -17,7 +17,7 @@ from crossfade.service.audit import Audit
 
 LONGEST_WHY: Final = 500
 CUSTODIAN: Final = Actor("crossfade", (Grant(Role.ADMIN),), "engine")
-"""Who carries out the steps of a ramp."""
+"""Who does what is done by itself: the steps of a ramp, a drill that is due, a return."""
 
 Data = Mapping[str, Any]
 """What a document says of one flag."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Protocol
 
 from crossfade.domain import watch as machine
-from crossfade.domain.access import Actor, Grant, Role
+from crossfade.domain.access import Actor, Role
 from crossfade.domain.analysis import against_profile as against
 from crossfade.domain.analysis.against_profile import ERRORS
 from crossfade.domain.analysis.sample import History
@@ -26,7 +26,7 @@ from crossfade.domain.rollout import Phase as RolloutPhase
 from crossfade.domain.signal import Reading
 from crossfade.domain.slo import EDGE, LEAST_BAD, OnBurn, Series, SloPolicy
 from crossfade.domain.traffic import Slot
-from crossfade.domain.values import EnvKey, ReleaseNumber
+from crossfade.domain.values import DAY, EnvKey, ReleaseNumber
 from crossfade.domain.watch import (
     SETTLES,
     Done,
@@ -48,6 +48,7 @@ from crossfade.ports import Parts, Record
 from crossfade.service.alerts import Alerts
 from crossfade.service.audit import Audit
 from crossfade.service.drill_drive import of_drill
+from crossfade.service.steering import CUSTODIAN
 from crossfade.service.watch_sight import Sight, burned
 from crossfade.service.watch_views import detail, sentence_of, state_data, state_of, view
 
@@ -67,11 +68,9 @@ FADES: Final = 600.0
 LATEST: Final = 20
 """Rollouts among which a promotion is looked for."""
 LONGEST_JOURNAL: Final = 200
-KEPT_FOR: Final = 400 * machine.DAY
+KEPT_FOR: Final = 400 * DAY
 KEPT: Final = 1000
 """Watches that are kept, whatever their age."""
-CUSTODIAN: Final = Actor("crossfade", (Grant(Role.ADMIN),), "engine")
-"""Who takes a release back by itself."""
 
 
 class Doer(Protocol):
@@ -167,7 +166,7 @@ class Watches:
         store, found = self._parts.store, dict[ReleaseNumber, str]()
         promoted = [r for r in store.rollouts(key, limit=LATEST) if r.phase is RolloutPhase.PROMOTED]
         by = store.begun_by([r.id for r in promoted])
-        for record in self._parts.records.list(KIND, key, since=self._parts.now() - machine.DAY, limit=200):
+        for record in self._parts.records.list(KIND, key, since=self._parts.now() - DAY, limit=200):
             state = state_of(record)
             release, back = state.plan.release, state.returned
             if back is None or back.rollout is None or state.phase is Phase.NOT_HELPED:
@@ -279,7 +278,7 @@ class Watches:
         if self._heard < 0 or not 0 <= now - self._all < ALL_EVERY:
             self._heard, self._all = store.changes_kept()[1], now
             keys.update(store.keys())
-            if not 0 <= now - self._pruned < machine.DAY:
+            if not 0 <= now - self._pruned < DAY:
                 self._pruned = now
                 self._parts.records.prune(KIND, now - KEPT_FOR, KEPT)
         else:
@@ -420,7 +419,7 @@ class Watches:
     def _spent(self, key: EnvKey, id: int) -> tuple[Spent, ...]:
         """Where earlier watches of an environment went back, within a day."""
         found = []
-        for record in self._parts.records.list(KIND, key, since=self._parts.now() - machine.DAY, limit=200):
+        for record in self._parts.records.list(KIND, key, since=self._parts.now() - DAY, limit=200):
             state = state_of(record)
             if record.id == id or state.returned is None:
                 continue

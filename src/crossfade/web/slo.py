@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from crossfade.domain.access import Role
 from crossfade.domain.errors import Invalid, NotFound
 from crossfade.domain.slo import EDGE, PROBE
-from crossfade.domain.values import EnvKey
+from crossfade.domain.values import DAY, EnvKey
 from crossfade.service import Service
 from crossfade.service.accounts import Session
 from crossfade.web import slo_view as view
@@ -78,7 +78,7 @@ def key_of(name: str, environment: str) -> EnvKey:
 def _objective(service: Service, key: EnvKey, name: str) -> dict[str, Any]:
     """Its promise; what everybody has, the edge's and the prober's counts, as if no bad one were allowed."""
     if name in (EDGE, PROBE):
-        return {"name": name, "target": 1.0, "window": 30 * view.DAY}
+        return {"name": name, "target": 1.0, "window": 30 * DAY}
     found: list[dict[str, Any]] = service.objectives.view(key)["objectives"]
     one = next((each for each in found if each["name"] == name), None)
     if one is None:

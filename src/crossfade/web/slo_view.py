@@ -10,11 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from crossfade.domain.values import FULL, show_duration
+from crossfade.domain.values import DAY, FULL, show_duration
 
 Data = Mapping[str, Any]
 
-DAY: Final = 86_400.0
 SPANS: Final = ((DAY, "d"), (3600.0, "h"), (60.0, "min"), (1.0, "s"))
 ORDER: Final = ("page", "exhausted", "ticket", "unknown", "ok")
 """The states of an objective, the one that wants a person most first."""
